@@ -1,0 +1,121 @@
+import cors from '@fastify/cors'
+import helmet from '@fastify/helmet'
+import { randomUUID } from 'node:crypto'
+import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify'
+import type { Config } from './config.ts'
+import concurrency from './modules/concurrency/index.ts'
+import entitlement from './modules/entitlement/index.ts'
+import event from './modules/event/index.ts'
+import type { WriteLine } from './modules/event/event-sink.ts'
+import lifecycle from './modules/lifecycle/index.ts'
+import session from './modules/session/index.ts'
+import token from './modules/token/index.ts'
+import auth from './plugins/auth.ts'
+import gauges from './plugins/gauges.ts'
+import metrics from './plugins/metrics.ts'
+import overload from './plugins/overload.ts'
+import problemDetails, { clientErrorHandler, frameworkErrors } from './plugins/problem-details.ts'
+import redis from './plugins/redis.ts'
+import swagger from './plugins/swagger.ts'
+import sweep from './plugins/sweep.ts'
+import upstream from './plugins/upstream.ts'
+import type { ConnectOptions } from './redis/connect.ts'
+import concurrencyRoutes from './routes/concurrency.ts'
+import heartbeatsRoutes from './routes/heartbeats.ts'
+import operationsRoutes from './routes/operations.ts'
+import sessionRoutes from './routes/session.ts'
+import startRoutes from './routes/start.ts'
+import tokenRoutes from './routes/token.ts'
+import { SHARED_SCHEMAS } from './schemas.ts'
+
+export interface AppOptions {
+  config: Config
+  version: string
+  logger: FastifyBaseLogger
+  /** Where Redis and the upstream services are: as configured, or embedded. */
+  connect: ConnectOptions
+  identityUrl: string
+  contentUrl: string
+  /** Where events without a broker are written. */
+  writeLine: WriteLine
+  draining: () => boolean
+  aggregateMetrics?: () => Promise<string>
+}
+
+const API = '/api/playback'
+/** Largest body of all routes but the two batch routes, bytes. */
+const BODY_BYTES = 16 * 1024
+const REQUEST_ID = /^[A-Za-z0-9._-]{1,64}$/
+
+/** The composition root: what there is, in the order in which it starts; it closes in the reverse order. */
+export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
+  const { config, version, connect, identityUrl, contentUrl, writeLine, draining } = options
+  const { limit, timeoutMs, heartbeatMs, ttlMs, endedTtlMs, sweepMs } = config.session
+  const fastify: FastifyInstance = Fastify({
+    loggerInstance: options.logger,
+    // A line per heartbeat costs as much as the heartbeat; such routes log what goes wrong.
+    logController: new LogController({ disableRequestLogging: request => request.routeOptions.logLevel === 'warn' }),
+    genReqId: ({ headers }) => typeof headers['x-request-id'] === 'string' && REQUEST_ID.test(headers['x-request-id']) ? headers['x-request-id'] : randomUUID(),
+    trustProxy: config.http.trustProxy.length > 0 ? [...config.http.trustProxy] : false,
+    bodyLimit: BODY_BYTES,
+    requestTimeout: 10_000,
+    keepAliveTimeout: 65_000,
+    forceCloseConnections: 'idle',
+    return503OnClosing: false,
+    routerOptions: { maxParamLength: 512 },
+    ajv: { customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, multipleOfPrecision: 4 } },
+    clientErrorHandler,
+    frameworkErrors
+  })
+  fastify.addHook('onSend', async (request, reply) => {
+    reply.header('x-request-id', request.id)
+    // A process that is about to end asks its keep-alive clients to leave, before it closes on them.
+    if (draining()) reply.header('connection', 'close')
+  })
+  for (const schema of SHARED_SCHEMAS) fastify.addSchema(schema)
+
+  await fastify.register(problemDetails)
+  await fastify.register(metrics, { version, aggregate: options.aggregateMetrics })
+  const { measure } = fastify
+  await fastify.register(overload, { shed: measure.shed })
+  await fastify.register(helmet)
+  if (config.http.corsOrigins.length > 0) {
+    await fastify.register(cors, { origin: config.http.corsOrigins.includes('*') ? '*' : [...config.http.corsOrigins], exposedHeaders: ['retry-after', 'x-request-id', 'location'], maxAge: 600 })
+  }
+  await fastify.register(swagger, { version })
+
+  await fastify.register(redis, { config, connect })
+  await fastify.register(sweep, { sweepMs })
+  await fastify.register(upstream, { identityUrl, contentUrl, deadlineMs: config.upstream.deadlineMs })
+
+  await fastify.register(event, { writeLine, observer: { sent: measure.eventSent, dropped: measure.eventDropped, failed: measure.eventFailed } })
+  await fastify.register(session, { endedTtlMs })
+  await fastify.register(entitlement, {
+    freshMs: config.upstream.freshMs,
+    staleMs: config.upstream.staleMs,
+    onCall: call => { measure.upstreamCalled(call.upstream, call.result, call.durationSeconds) },
+    onLookup: lookup => { measure.decisionLookedUp(lookup.upstream, lookup.source) }
+  })
+  await fastify.register(concurrency, { timeoutMs, ttlMs, endedTtlMs })
+  await fastify.register(token, { ...config.token, onIssued: measure.tokenIssued, onRejected: measure.tokenRejected })
+  await fastify.register(lifecycle, {
+    limit,
+    timeoutMs,
+    heartbeatMs,
+    ttlMs,
+    endedTtlMs,
+    tokenLifeMs: config.token.lifeSeconds * 1_000,
+    idempotencySecret: config.idempotencySecret,
+    observer: { started: measure.sessionStarted, ended: measure.sessionEnded, refused: measure.startRefused }
+  })
+  await fastify.register(auth, { auth: config.auth, nowMs: () => fastify.store.clock.nowMs() })
+  await fastify.register(gauges)
+
+  await fastify.register(operationsRoutes, { draining })
+  await fastify.register(startRoutes, { prefix: `${API}/session`, region: { defaultRegion: config.upstream.defaultRegion, trustProxy: config.http.trustProxy } })
+  await fastify.register(sessionRoutes, { prefix: `${API}/session` })
+  await fastify.register(heartbeatsRoutes, { prefix: API })
+  await fastify.register(tokenRoutes, { prefix: `${API}/token` })
+  await fastify.register(concurrencyRoutes, { prefix: `${API}/concurrency` })
+  return fastify
+}

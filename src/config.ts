@@ -1,0 +1,208 @@
+import { createHmac } from 'node:crypto'
+import type { TSchema } from '@sinclair/typebox'
+import { Value } from '@sinclair/typebox/value'
+import { acceptedKeys, type PlaybackKey, signingKey } from './config/playback-keys.ts'
+import { redisTarget, type RedisTarget } from './config/redis-target.ts'
+import { type SettingName, type Settings, SettingsSchema } from './config/settings.ts'
+
+export type AuthConfig =
+  | { mode: 'none' }
+  | { mode: 'gateway', gatewaySecret: string }
+  | { mode: 'jwt', issuer: string, audience: string, jwtSecret?: string, jwksUrl?: string }
+
+/** The settings in the shape the code uses; frozen. Times are milliseconds unless the name says otherwise. */
+export interface Config {
+  production: boolean
+  http: { host: string, port: number, workers: number, trustProxy: string[], shutdownDelayMs: number, corsOrigins: string[] }
+  log: { level: Settings['LOG_LEVEL'], format: 'json' | 'ecs' | 'pretty' | 'auto' }
+  redis: { target: RedisTarget | undefined, commandTimeoutMs: number }
+  admission: { durability: 'replicated' | 'local' | 'auto' }
+  upstream: { identityUrl: string | undefined, contentUrl: string | undefined, deadlineMs: number, freshMs: number, staleMs: number, defaultRegion: string }
+  token: { signing: PlaybackKey, accepted: PlaybackKey[], lifeSeconds: number, generated: boolean }
+  idempotencySecret: string
+  auth: AuthConfig
+  session: { limit: number, timeoutMs: number, heartbeatMs: number, ttlMs: number, endedTtlMs: number, sweepMs: number }
+  event: { sink: 'log', outboxBytes: number }
+  postgresUrlGiven: boolean
+}
+
+/** All that is wrong with the environment, at once. Holds names and reasons, never values. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError'
+  readonly problems: readonly string[]
+
+  constructor (problems: readonly string[]) {
+    super(`The configuration is invalid:\n${problems.map(problem => `  - ${problem}`).join('\n')}`)
+    this.problems = problems
+  }
+}
+
+/** Development only: makes `npm start` work with nothing set. Refused in production, announced at start. */
+export const DEVELOPMENT_SECRET = 'viewing-service-development-secret-do-not-use'
+const MIN_SECRET_BYTES = 32
+const UNITS: Record<string, number> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 }
+
+/**
+ * Reads the configuration from environment variables. Empty variables count as unset; variables the service does not know are ignored.
+ * @throws ConfigError naming every invalid variable.
+ */
+export function loadConfig (env: Readonly<Record<string, string | undefined>>): Config {
+  const problems: string[] = []
+  const settings = readSettings(env, problems)
+  if (settings === undefined) throw new ConfigError(problems)
+  const config = build(settings, problems)
+  checkRelations(settings, config, problems)
+  if (problems.length > 0) throw new ConfigError(problems)
+  return deepFreeze(config)
+}
+
+/** Milliseconds of `90s`, `24h`, `300ms`, `1h30m`, or of a bare number of seconds; undefined if it is none of these. */
+export function parseDuration (text: string): number | undefined {
+  if (/^\d{1,12}$/.test(text)) return Number(text) * 1_000
+  if (!/^(\d{1,12}(ms|s|m|h|d))+$/.test(text)) return undefined
+  let total = 0
+  for (const [, amount, unit] of text.matchAll(/(\d+)(ms|s|m|h|d)/g)) total += Number(amount) * (UNITS[unit ?? ''] ?? 0)
+  return total
+}
+
+function readSettings (env: Readonly<Record<string, string | undefined>>, problems: string[]): Settings | undefined {
+  const values: Record<string, unknown> = {}
+  for (const [name, schema] of Object.entries<TSchema>(SettingsSchema.properties)) {
+    const text = env[name]?.trim() || (schema.default as string | undefined)
+    if (text !== undefined) values[name] = convert(text, schema)
+  }
+  const seen = new Set<string>()
+  for (const error of Value.Errors(SettingsSchema, values)) {
+    const name = error.path.split('/')[1] ?? ''
+    if (seen.has(name)) continue
+    seen.add(name)
+    problems.push(`${name}: ${expectation(SettingsSchema.properties[name as SettingName])}`)
+  }
+  return Value.Check(SettingsSchema, values) ? values : undefined
+}
+
+/** What cannot be converted stays text, so that the schema check names it. */
+function convert (text: string, schema: TSchema): unknown {
+  if (schema.unit === 'duration') return parseDuration(text) ?? text
+  if (schema.type === 'integer') return /^-?\d{1,15}$/.test(text) ? Number(text) : text
+  if (schema.type === 'boolean') return text === 'true' ? true : text === 'false' ? false : text
+  if (schema.type === 'array') return text.split(',').map(item => item.trim()).filter(item => item !== '')
+  return text
+}
+
+function expectation (schema: TSchema): string {
+  if (schema.unit === 'duration') return 'must be a duration such as 500ms, 90s, 24h'
+  if (Array.isArray(schema.enum)) return `must be one of ${schema.enum.join(', ')}`
+  if (schema.type === 'integer') return `must be a whole number from ${schema.minimum} to ${schema.maximum}`
+  if (schema.type === 'boolean') return 'must be true or false'
+  if (schema.type === 'array') return `must be a comma-separated list of ${schema.minItems} to ${schema.maxItems} entries`
+  if (schema.pattern !== undefined) return `must match ${schema.pattern}`
+  return `must be ${schema.minLength} to ${schema.maxLength} characters`
+}
+
+function build (settings: Settings, problems: string[]): Config {
+  const generated = settings.JWT_SECRET === undefined
+  const signing = signingKey(settings.JWT_SECRET ?? DEVELOPMENT_SECRET, problems)
+  return {
+    production: settings.NODE_ENV === 'production',
+    http: {
+      host: settings.HOST,
+      port: settings.PORT,
+      workers: settings.WORKERS,
+      trustProxy: settings.TRUST_PROXY ?? [],
+      shutdownDelayMs: settings.SHUTDOWN_DELAY,
+      corsOrigins: settings.CORS_ORIGINS ?? []
+    },
+    log: { level: settings.LOG_LEVEL, format: settings.LOG_FORMAT ?? 'auto' },
+    redis: { target: redisTarget(settings, problems), commandTimeoutMs: settings.REDIS_COMMAND_TIMEOUT },
+    admission: { durability: settings.ADMISSION_DURABILITY ?? 'auto' },
+    upstream: {
+      identityUrl: settings.IDENTITY_URL,
+      contentUrl: settings.CONTENT_URL,
+      deadlineMs: settings.UPSTREAM_DEADLINE,
+      freshMs: settings.DECISION_FRESH,
+      staleMs: settings.DECISION_STALE,
+      defaultRegion: settings.DEFAULT_REGION
+    },
+    token: {
+      signing,
+      accepted: acceptedKeys(settings.JWT_SECRETS_ACCEPTED, problems),
+      lifeSeconds: Math.floor(settings.JWT_EXPIRATION / 1_000),
+      generated
+    },
+    idempotencySecret: settings.IDEMPOTENCY_SECRET ??
+      createHmac('sha256', signing.material).update('viewing-service idempotency').digest('hex'),
+    auth: authConfig(settings, problems),
+    session: {
+      limit: settings.MAX_CONCURRENT_STREAMS,
+      timeoutMs: settings.SESSION_TIMEOUT,
+      heartbeatMs: settings.HEARTBEAT_INTERVAL,
+      ttlMs: settings.SESSION_TTL,
+      endedTtlMs: settings.ENDED_TTL,
+      sweepMs: settings.SWEEP_INTERVAL
+    },
+    event: { sink: settings.EVENT_SINK ?? 'log', outboxBytes: settings.OUTBOX_BYTES },
+    postgresUrlGiven: settings.POSTGRES_URL !== undefined
+  }
+}
+
+function authConfig (settings: Settings, problems: string[]): AuthConfig {
+  const mode = settings.AUTH_MODE ?? 'none'
+  if (mode === 'none') return { mode }
+  if (mode === 'gateway') {
+    if (settings.AUTH_GATEWAY_SECRET === undefined) problems.push('AUTH_GATEWAY_SECRET: required with AUTH_MODE=gateway')
+    return { mode, gatewaySecret: settings.AUTH_GATEWAY_SECRET ?? '' }
+  }
+  if (settings.AUTH_ISSUER === undefined) problems.push('AUTH_ISSUER: required with AUTH_MODE=jwt')
+  if (settings.AUTH_AUDIENCE === undefined) problems.push('AUTH_AUDIENCE: required with AUTH_MODE=jwt')
+  if ((settings.AUTH_JWT_SECRET === undefined) === (settings.AUTH_JWKS_URL === undefined)) {
+    problems.push('AUTH_JWT_SECRET, AUTH_JWKS_URL: exactly one is required with AUTH_MODE=jwt')
+  }
+  return {
+    mode,
+    issuer: settings.AUTH_ISSUER ?? '',
+    audience: settings.AUTH_AUDIENCE ?? '',
+    ...(settings.AUTH_JWT_SECRET === undefined ? {} : { jwtSecret: settings.AUTH_JWT_SECRET }),
+    ...(settings.AUTH_JWKS_URL === undefined ? {} : { jwksUrl: settings.AUTH_JWKS_URL })
+  }
+}
+
+/** Rules between variables, and what production refuses. */
+function checkRelations (settings: Settings, config: Config, problems: string[]): void {
+  const { session, token } = config
+  const require = (holds: boolean, problem: string): void => { if (!holds) problems.push(problem) }
+  require(session.timeoutMs < 7_200_000, 'SESSION_TIMEOUT: must be under 2h')
+  require(session.ttlMs >= 10 * session.timeoutMs, 'SESSION_TTL: must be at least 10 times SESSION_TIMEOUT')
+  require(2 * session.heartbeatMs <= session.timeoutMs, 'HEARTBEAT_INTERVAL: must be at most half of SESSION_TIMEOUT')
+  require(session.heartbeatMs >= 1_000, 'HEARTBEAT_INTERVAL: must be at least 1s')
+  require(token.lifeSeconds * 1_000 >= 2 * session.heartbeatMs, 'JWT_EXPIRATION: must be at least twice HEARTBEAT_INTERVAL')
+  require(session.endedTtlMs >= token.lifeSeconds * 1_000, 'ENDED_TTL: must be at least JWT_EXPIRATION')
+  const playback = [token.signing, ...token.accepted].map(key => key.material)
+  for (const name of ['AUTH_JWT_SECRET', 'AUTH_GATEWAY_SECRET'] as const) {
+    const value = settings[name]
+    require(value === undefined || !playback.includes(value), `${name}: must differ from the playback keys`)
+  }
+  if (!config.production) return
+  require(!token.generated, 'JWT_SECRET: required in production')
+  require(settings.AUTH_MODE === 'jwt' || settings.AUTH_MODE === 'gateway', 'AUTH_MODE: must be jwt or gateway in production')
+  require(config.redis.target !== undefined, 'REDIS_URL, REDIS_ADDR, REDIS_CLUSTER or REDIS_SENTINELS: one is required in production')
+  require(config.upstream.identityUrl !== undefined, 'IDENTITY_URL: required in production')
+  require(config.upstream.contentUrl !== undefined, 'CONTENT_URL: required in production')
+  const strong = (name: string, value: string | undefined): void => {
+    require(value === undefined || isStrong(value), `${name}: too weak for production: ${MIN_SECRET_BYTES} random bytes or more`)
+  }
+  for (const key of [token.signing, ...token.accepted]) {
+    if (key.alg === 'HS256') strong(key === token.signing ? 'JWT_SECRET' : 'JWT_SECRETS_ACCEPTED', key.material)
+  }
+  for (const name of ['AUTH_JWT_SECRET', 'AUTH_GATEWAY_SECRET', 'IDEMPOTENCY_SECRET'] as const) strong(name, settings[name])
+}
+
+function isStrong (value: string): boolean {
+  const words = /secret|password|changeme|example|default|development/i
+  return Buffer.byteLength(value) >= MIN_SECRET_BYTES && new Set(value).size >= 10 && !words.test(value)
+}
+
+function deepFreeze<T extends object> (value: T): T {
+  for (const inner of Object.values(value)) if (inner !== null && typeof inner === 'object') deepFreeze(inner)
+  return Object.freeze(value)
+}

@@ -1,0 +1,127 @@
+import { ProblemError } from '../../problems.ts'
+import type { Admission } from '../../redis/admission.ts'
+import { runBatch } from '../../redis/batch.ts'
+import type { RedisClock } from '../../redis/clock.ts'
+import { keys, slotOf, tagOfSlot } from '../../redis/keys.ts'
+import { type OutboxEntry, terminalEntry } from '../../redis/outbox.ts'
+import type { Pulse } from '../../redis/pulse.ts'
+import { type EndedRecord, formatRecord, type NewSession, parseEnded, parseRecord, type SessionRecord } from '../../redis/record.ts'
+import { CreateCodes, type RedisClient } from '../../redis/scripts.ts'
+import { TurnQueue } from './turn-queue.ts'
+
+export interface SlotRequest {
+  session: NewSession
+  /** Metadata of the start as JSON text, or ''. */
+  metadata: string
+  onLimit: 'reject' | 'supersede_oldest'
+  /** Sessions to end by name; those outside the user's hash slot cannot be his and are dropped. */
+  supersede: readonly string[]
+}
+
+export type SlotOutcome =
+  | { outcome: 'admitted', session: SessionRecord, active: number, events: OutboxEntry[] }
+  | { outcome: 'exists', session: SessionRecord, active: number }
+  | { outcome: 'ended', ended: EndedRecord }
+  /** The limit is reached; `sessions` are the user's live ones. */
+  | { outcome: 'refused', active: number, sessions: SessionRecord[] }
+
+export interface SlotStoreOptions {
+  client: RedisClient
+  clock: RedisClock
+  admission: Admission
+  pulse: Pulse
+  timeoutMs: number
+  ttlMs: number
+  endedTtlMs: number
+}
+
+/** Racing take-overs of one user need about two calls each; more than this means that something else keeps moving. */
+const MAX_CALLS = 32
+
+/** The slots of users: the concurrent-stream limit. */
+export class SlotStore {
+  readonly #options: SlotStoreOptions
+  readonly #turns = new TurnQueue()
+
+  constructor (options: SlotStoreOptions) {
+    this.#options = options
+  }
+
+  /**
+   * Takes a slot and stores the session in one script, or does neither. At the limit the script names the members and is
+   * called once more with their keys declared, so that the silent give way and take-overs end the right one.
+   * @throws ProblemError `admission-contended` after 32 calls; `admission-unconfirmed` when no replica has it; Redis errors as they are.
+   */
+  async acquire (request: SlotRequest): Promise<SlotOutcome> {
+    const { userId } = request.session
+    const slot = slotOf(userId)
+    const named = request.supersede.filter(id => slotOf(id) === slot && id !== request.session.sessionId)
+    const first = await this.#call(request, slot, 'probe', named, named.length)
+    if (first.outcome !== 'members') return first
+    return await this.#turns.run(userId, async () => {
+      let { members } = first
+      for (let calls = 2; calls <= MAX_CALLS; calls++) {
+        const declared = [...named, ...members.filter(id => !named.includes(id))]
+        const next = await this.#call(request, slot, 'decide', declared, named.length)
+        if (next.outcome !== 'members') return next
+        members = next.members
+      }
+      throw new ProblemError('admission-contended', 'The user\'s slots change hands too fast; try again shortly.', { retryAfterSeconds: 1 })
+    })
+  }
+
+  /** The user's sessions that hold a slot, oldest first; `active` counts the slots taken (SCARD). */
+  async list (userId: string): Promise<{ active: number, sessions: SessionRecord[] }> {
+    const { client } = this.#options
+    const members = await client.smembers(keys.concurrency(userId))
+    const slot = slotOf(userId)
+    const replies = await runBatch(client, members.map(id => ({ slot, add: pipeline => pipeline.get(keys.session(id)) })))
+    const sessions: SessionRecord[] = []
+    for (const reply of replies) {
+      if (!reply.ok) throw reply.error
+      if (typeof reply.value === 'string') sessions.push(parseRecord(reply.value))
+    }
+    return { active: members.length, sessions: sessions.sort((a, b) => a.startedAt < b.startedAt ? -1 : 1) }
+  }
+
+  async #call (request: SlotRequest, slot: number, mode: 'probe' | 'decide', declared: readonly string[], named: number): Promise<SlotOutcome | { outcome: 'members', members: string[] }> {
+    const { clock, admission, pulse, timeoutMs, ttlMs, endedTtlMs } = this.#options
+    const { session } = request
+    const tag = tagOfSlot(slot)
+    const startedAt = clock.nowIso()
+    const [head, tail] = formatRecord(session, startedAt)
+    const scriptKeys = [
+      keys.session(session.sessionId), keys.ended(session.sessionId), keys.concurrency(session.userId), keys.userSessions(session.userId),
+      keys.due(tag), keys.outbox(tag), ...declared.flatMap(id => [keys.session(id), keys.ended(id)])
+    ]
+    const args = [
+      session.sessionId, head, tail, session.limit, timeoutMs, ttlMs, endedTtlMs, await pulse.graceUntilMs(slot), mode, request.onLimit,
+      named, session.deviceId, request.metadata, ...declared
+    ]
+    const [code, nowMs, active, ...rest] = await admission.run({ slot, numberOfKeys: scriptKeys.length, keysAndArgs: [...scriptKeys, ...args] })
+    clock.observe(nowMs)
+    const [one = ''] = rest
+    switch (code) {
+      case CreateCodes.admitted: {
+        const record = parseRecord(`${head}${nowMs}${tail}`)
+        const started: OutboxEntry = { slot, entryId: one, type: 'playback.started', seq: 1, atMs: nowMs, reason: undefined, metadata: request.metadata, session: record }
+        return { outcome: 'admitted', session: record, active, events: [...gaveWay(rest.slice(1)), started] }
+      }
+      case CreateCodes.exists: return { outcome: 'exists', session: parseRecord(one), active }
+      case CreateCodes.ended: return { outcome: 'ended', ended: parseEnded(one) }
+      case CreateCodes.members: return { outcome: 'members', members: rest }
+      case CreateCodes.refused: return { outcome: 'refused', active, sessions: rest.map(parseRecord) }
+      default: throw new Error(`create-session.lua answered ${code}`)
+    }
+  }
+}
+
+/** Terminal events of the sessions that made room, from pairs of outbox entry and ended text. */
+function gaveWay (pairs: readonly string[]): OutboxEntry[] {
+  const events: OutboxEntry[] = []
+  for (let i = 0; i + 1 < pairs.length; i += 2) {
+    const { ended: _, ...event } = terminalEntry(pairs[i] ?? '', pairs[i + 1] ?? '')
+    events.push(event)
+  }
+  return events
+}

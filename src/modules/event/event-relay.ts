@@ -1,0 +1,158 @@
+import { runBatch } from '../../redis/batch.ts'
+import type { RedisClock } from '../../redis/clock.ts'
+import { keys, tagOfSlot } from '../../redis/keys.ts'
+import type { EventReason, OutboxEntry } from '../../redis/outbox.ts'
+import { parseRecord } from '../../redis/record.ts'
+import type { RedisClient } from '../../redis/scripts.ts'
+import { EVENT_TYPES, type EventType, type Metadata, type PlaybackEvent } from '../../schemas.ts'
+import type { EventSink } from './event-sink.ts'
+import { type EventSubject, heartbeatEvent, lifecycleEvent } from './playback-event.ts'
+
+export interface RelayObserver {
+  sent: (type: EventType) => void
+  dropped: (type: EventType) => void
+  failed: (error: unknown) => void
+}
+
+export interface RelayOptions {
+  client: RedisClient
+  clock: RedisClock
+  sink: EventSink
+  observer: RelayObserver
+}
+
+/** Younger entries belong to the instance that wrote them; older ones it has failed to ship. */
+const LEFT_OVER_MS = 5_000
+const LEFT_OVER_COUNT = 500
+/** Lifecycle events on their way to the sink; beyond this they stay in the outbox for the sweep, so memory stays bounded. */
+const MAX_IN_FLIGHT = 50_000
+const MAX_HEARTBEATS = 50_000
+const HEARTBEAT_FLUSH_MS = 100
+
+/** Brings events from the outbox to the sink, and removes them from it once they are safe there. */
+export class EventRelay {
+  readonly #options: RelayOptions
+  /** `slot:entryId` of the entries on their way. */
+  readonly #inFlight = new Set<string>()
+  /** Sent but not yet removed from the outbox, by slot. */
+  #delivered = new Map<number, string[]>()
+  #acknowledging: Promise<void> | undefined
+  readonly #heartbeats = new Map<string, PlaybackEvent>()
+  #flushTimer: NodeJS.Timeout | undefined
+
+  constructor (options: RelayOptions) {
+    this.#options = options
+  }
+
+  /** Ships events that a script has just written. Never throws and never waits: what fails here, the sweep ships. */
+  publish (entries: readonly OutboxEntry[]): void {
+    for (const entry of entries) {
+      if (this.#inFlight.size >= MAX_IN_FLIGHT || !this.#options.sink.ready()) return
+      this.#ship(entry).catch(this.#options.observer.failed)
+    }
+  }
+
+  /** Queues a heartbeat event, the latest per session. Under pressure it is dropped, and the drop is counted. */
+  heartbeat (subject: EventSubject, beat: { seq: number, beatMs: number, position: number, metadata: Metadata | undefined }): void {
+    if (!this.#heartbeats.has(subject.sessionId) && this.#heartbeats.size >= MAX_HEARTBEATS) {
+      this.#options.observer.dropped('playback.heartbeat')
+      return
+    }
+    this.#heartbeats.set(subject.sessionId, heartbeatEvent(subject, beat))
+    this.#flushTimer ??= setTimeout(() => { this.#flushHeartbeats() }, HEARTBEAT_FLUSH_MS)
+  }
+
+  /** Ships what other instances, or this one, have left in the outboxes of these slots. */
+  async shipLeftOvers (slots: readonly number[]): Promise<void> {
+    const { client, clock, sink } = this.#options
+    if (!sink.ready()) return
+    const until = String(clock.nowMs() - LEFT_OVER_MS)
+    for (let start = 0; start < slots.length; start += 512) {
+      const chunk = slots.slice(start, start + 512)
+      const replies = await runBatch(client, chunk.map(slot => ({
+        slot, add: pipeline => pipeline.xrange(keys.outbox(tagOfSlot(slot)), '-', until, 'COUNT', LEFT_OVER_COUNT)
+      })))
+      const entries = replies.flatMap((reply, index) => reply.ok ? readEntries(chunk[index] ?? 0, reply.value) : [])
+      await Promise.allSettled(entries.filter(entry => !this.#inFlight.has(`${entry.slot}:${entry.entryId}`)).map(async entry => { await this.#ship(entry) }))
+    }
+    await this.#acknowledge()
+  }
+
+  /** Ships what is queued and waits until what is under way is settled. */
+  async drain (): Promise<void> {
+    clearTimeout(this.#flushTimer)
+    this.#flushHeartbeats()
+    while (this.#inFlight.size > 0) await new Promise(resolve => setTimeout(resolve, 5))
+    await this.#acknowledge()
+  }
+
+  async #ship (entry: OutboxEntry): Promise<void> {
+    const { sink, observer } = this.#options
+    const id = `${entry.slot}:${entry.entryId}`
+    this.#inFlight.add(id)
+    try {
+      await sink.send(lifecycleEvent(entry))
+      observer.sent(entry.type)
+      const ids = this.#delivered.get(entry.slot)
+      if (ids === undefined) this.#delivered.set(entry.slot, [entry.entryId])
+      else ids.push(entry.entryId)
+      this.#acknowledging ??= Promise.resolve().then(async () => { await this.#acknowledge() })
+    } finally {
+      this.#inFlight.delete(id)
+    }
+  }
+
+  /** One pipeline removes what all sends of a tick have delivered. A lost removal means a repeat, which consumers drop. */
+  async #acknowledge (): Promise<void> {
+    this.#acknowledging = undefined
+    const delivered = this.#delivered
+    if (delivered.size === 0) return
+    this.#delivered = new Map()
+    const replies = await runBatch(this.#options.client, [...delivered].map(([slot, ids]) => ({
+      slot, add: pipeline => pipeline.acknowledgeEvents(keys.outbox(tagOfSlot(slot)), ...ids)
+    })))
+    for (const reply of replies) if (!reply.ok) this.#options.observer.failed(reply.error)
+  }
+
+  #flushHeartbeats (): void {
+    const { sink, observer } = this.#options
+    this.#flushTimer = undefined
+    const events = [...this.#heartbeats.values()]
+    this.#heartbeats.clear()
+    for (const event of events) {
+      if (!sink.ready()) {
+        observer.dropped(event.event_type)
+        continue
+      }
+      sink.send(event).then(() => { observer.sent(event.event_type) }, () => { observer.dropped(event.event_type) })
+    }
+  }
+}
+
+/** Reads XRANGE's reply: `[id, [field, value, …]]…`. Entries of another shape are left where they are. */
+function readEntries (slot: number, reply: unknown): OutboxEntry[] {
+  if (!Array.isArray(reply)) return []
+  const entries: OutboxEntry[] = []
+  for (const item of reply as unknown[]) {
+    if (!Array.isArray(item) || !Array.isArray(item[1])) continue
+    const [entryId, flat]: unknown[] = item
+    const fields = new Map<string, string>()
+    const list = Array.isArray(flat) ? flat : []
+    for (let i = 0; i + 1 < list.length; i += 2) fields.set(String(list[i]), String(list[i + 1]))
+    const type = EVENT_TYPES.find(known => known === fields.get('type'))
+    if (type === undefined) continue
+    entries.push({
+      slot,
+      entryId: String(entryId),
+      type,
+      seq: Number(fields.get('seq')),
+      atMs: Number(fields.get('at')),
+      reason: REASONS.find(known => known === fields.get('reason')),
+      metadata: fields.get('metadata') ?? '',
+      session: parseRecord(fields.get('record') ?? '')
+    })
+  }
+  return entries
+}
+
+const REASONS = ['client', 'expired', 'superseded', 'terminated'] as const satisfies EventReason[]

@@ -1,0 +1,55 @@
+import type { OutboxEntry } from '../../redis/outbox.ts'
+import type { SessionRecord } from '../../redis/record.ts'
+import { type Metadata, type PlaybackEvent, SCHEMA_VERSION } from '../../schemas.ts'
+
+/** Identity of the session a heartbeat belongs to. */
+export type EventSubject = Pick<SessionRecord, 'sessionId' | 'userId' | 'profileId' | 'contentId' | 'deviceId'>
+
+const subjectFields = (subject: EventSubject) => ({
+  session_id: subject.sessionId,
+  user_id: subject.userId,
+  profile_id: subject.profileId,
+  content_id: subject.contentId,
+  device_id: subject.deviceId
+})
+
+/**
+ * The event of an outbox entry. Made of nothing but the entry, so that whoever ships it makes the same one; consumers drop
+ * repeats by `event_id`. A terminal event's id does not hold its own time: a failover may end a session a second time.
+ */
+export function lifecycleEvent (entry: OutboxEntry): PlaybackEvent {
+  const { session, reason } = entry
+  return {
+    event_type: entry.type,
+    ...subjectFields(session),
+    timestamp: new Date(entry.atMs).toISOString(),
+    metadata: { position: session.position, ...parseMetadata(entry.metadata), ...(reason === undefined ? {} : { reason }) },
+    event_id: reason === undefined
+      ? `${session.sessionId}:${entry.seq}:${entry.atMs}`
+      : `${session.sessionId}:${Date.parse(session.startedAt)}:end`,
+    seq: entry.seq,
+    schema_version: SCHEMA_VERSION
+  }
+}
+
+/** The event of a heartbeat; `seq` is that of the last lifecycle change. */
+export function heartbeatEvent (subject: EventSubject, beat: { seq: number, beatMs: number, position: number, metadata: Metadata | undefined }): PlaybackEvent {
+  return {
+    event_type: 'playback.heartbeat',
+    ...subjectFields(subject),
+    timestamp: new Date(beat.beatMs).toISOString(),
+    metadata: { position: beat.position, ...beat.metadata },
+    event_id: `${subject.sessionId}:hb:${beat.beatMs}`,
+    seq: beat.seq,
+    schema_version: SCHEMA_VERSION
+  }
+}
+
+function parseMetadata (text: string): Metadata {
+  if (text === '') return {}
+  const value: Record<string, unknown> = JSON.parse(text)
+  return {
+    ...(typeof value.quality === 'string' ? { quality: value.quality } : {}),
+    ...(typeof value.network === 'string' ? { network: value.network } : {})
+  }
+}

@@ -1,0 +1,135 @@
+import { type BatchItem, runBatch } from '../../redis/batch.ts'
+import type { RedisClock } from '../../redis/clock.ts'
+import { keys, tagOfSlot } from '../../redis/keys.ts'
+import { type OutboxEntry, terminalEntry } from '../../redis/outbox.ts'
+import type { Pulse } from '../../redis/pulse.ts'
+import { parseRecord, type SessionRecord } from '../../redis/record.ts'
+import { ReapCodes, type RedisClient } from '../../redis/scripts.ts'
+
+export interface ReaperOptions {
+  client: RedisClient
+  clock: RedisClock
+  pulse: Pulse
+  timeoutMs: number
+  ttlMs: number
+  endedTtlMs: number
+  /** Takes the terminal events of the sessions that were ended. */
+  publish: (events: OutboxEntry[]) => void
+  expired: () => void
+}
+
+const SLOTS_AT_ONCE = 512
+const DUE_AT_ONCE = 1_000
+/** More than this, and more than a fifth of what was looked at, dead in one sweep looks like a fault of ours: wait and see. */
+const MASS_DEATH = 1_000
+const MASS_DEATH_SHARE = 0.2
+
+interface Candidate { sessionId: string, slot: number, session: SessionRecord | undefined }
+
+/**
+ * Ends sessions by silence. Each session is looked at once per T, when its due entry comes up: a live one is put off to
+ * `last heartbeat + T` and its keys' TTLs are renewed, a silent one goes to the script, which looks again and decides.
+ * Any number of reapers may run; one wins each session.
+ */
+export class Reaper {
+  readonly #options: ReaperOptions
+  #holdingSince: number | undefined
+
+  constructor (options: ReaperOptions) {
+    this.#options = options
+  }
+
+  /** Whether reaping is put off because too many sessions look dead at once. */
+  get holding (): boolean {
+    return this.#holdingSince !== undefined
+  }
+
+  async run (slots: readonly number[]): Promise<void> {
+    const silent: Candidate[] = []
+    let examined = 0
+    for (let start = 0; start < slots.length; start += SLOTS_AT_ONCE) {
+      const due = await this.#due(slots.slice(start, start + SLOTS_AT_ONCE))
+      examined += due.length
+      silent.push(...await this.#putOffLive(due))
+    }
+    if (this.#holdsBack(silent.length, examined)) return
+    for (let start = 0; start < silent.length; start += DUE_AT_ONCE) await this.#reap(silent.slice(start, start + DUE_AT_ONCE))
+  }
+
+  async #due (slots: readonly number[]): Promise<Candidate[]> {
+    const now = this.#options.clock.nowMs()
+    const replies = await this.#replies(slots.map(slot => ({
+      slot, add: pipeline => pipeline.zrangebyscore(keys.due(tagOfSlot(slot)), '-inf', now, 'LIMIT', 0, DUE_AT_ONCE)
+    })))
+    const found = replies.flatMap((reply, index) => Array.isArray(reply) ? reply.map(id => ({ sessionId: String(id), slot: slots[index] ?? 0 })) : [])
+    const records = await this.#replies(found.map(({ sessionId, slot }) => ({ slot, add: pipeline => pipeline.get(keys.session(sessionId)) })))
+    return found.map((candidate, index) => {
+      const record = records[index]
+      return { ...candidate, session: typeof record === 'string' ? parseRecord(record) : undefined }
+    })
+  }
+
+  /** Re-arms the live and answers the silent. XX: an entry that a script removed meanwhile is not brought back. */
+  async #putOffLive (due: readonly Candidate[]): Promise<Candidate[]> {
+    const { client, clock, timeoutMs, ttlMs } = this.#options
+    const now = clock.nowMs()
+    const silent: Candidate[] = []
+    const items: BatchItem[] = []
+    for (const candidate of due) {
+      const { session, slot } = candidate
+      if (session === undefined || session.beatMs + timeoutMs <= now) {
+        silent.push(candidate)
+        continue
+      }
+      items.push(
+        { slot, add: pipeline => pipeline.zadd(keys.due(tagOfSlot(slot)), 'XX', session.beatMs + timeoutMs, session.sessionId) },
+        { slot, add: pipeline => pipeline.pexpire(keys.session(session.sessionId), ttlMs) },
+        { slot, add: pipeline => pipeline.pexpire(keys.concurrency(session.userId), ttlMs) },
+        { slot, add: pipeline => pipeline.pexpire(keys.userSessions(session.userId), ttlMs) }
+      )
+    }
+    await runBatch(client, items)
+    return silent
+  }
+
+  async #reap (silent: readonly Candidate[]): Promise<void> {
+    const { pulse, timeoutMs, endedTtlMs, publish, expired } = this.#options
+    const items = await Promise.all(silent.map(async ({ sessionId, slot, session }): Promise<BatchItem> => {
+      const graceUntilMs = await pulse.graceUntilMs(slot)
+      // Without a record nobody knows the user; the script then only forgets the due entry. The id is as good a name: same slot.
+      const userId = session?.userId ?? sessionId
+      return {
+        slot,
+        add: pipeline => pipeline.reapSession(
+          keys.session(sessionId), keys.ended(sessionId), keys.concurrency(userId), keys.userSessions(userId), keys.due(tagOfSlot(slot)),
+          keys.outbox(tagOfSlot(slot)), sessionId, timeoutMs, graceUntilMs, endedTtlMs
+        )
+      }
+    }))
+    const events: OutboxEntry[] = []
+    for (const reply of await this.#replies(items)) {
+      const [code, , entryId, text]: unknown[] = Array.isArray(reply) ? reply : []
+      if (code !== ReapCodes.expired) continue
+      const { ended: _, ...event } = terminalEntry(String(entryId), String(text))
+      events.push(event)
+      expired()
+    }
+    publish(events)
+  }
+
+  /** Mass-death breaker: puts reaping off, at most 2 T, and never touches acquisition. */
+  #holdsBack (silent: number, examined: number): boolean {
+    const { clock, timeoutMs } = this.#options
+    if (silent <= MASS_DEATH || silent <= MASS_DEATH_SHARE * examined) {
+      this.#holdingSince = undefined
+      return false
+    }
+    this.#holdingSince ??= clock.nowMs()
+    return clock.nowMs() - this.#holdingSince < 2 * timeoutMs
+  }
+
+  /** Replies in order; undefined where Redis gave none: the next sweep looks again. */
+  async #replies (items: readonly BatchItem[]): Promise<unknown[]> {
+    return (await runBatch(this.#options.client, items)).map(reply => reply.ok ? reply.value : undefined)
+  }
+}

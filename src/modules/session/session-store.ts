@@ -1,0 +1,127 @@
+import { runBatch } from '../../redis/batch.ts'
+import type { RedisClock } from '../../redis/clock.ts'
+import { keys, slotOf } from '../../redis/keys.ts'
+import { ENDINGS, type EndCause, type OutboxEntry, tagOfSession, terminalEntry } from '../../redis/outbox.ts'
+import { type EndedRecord, formatBeatBlock, formatPosition, LAYOUT, type LiveStatus, parseEnded, parseRecord, type SessionRecord } from '../../redis/record.ts'
+import { ChangeCodes, EndCodes, HeartbeatCodes, type RedisClient } from '../../redis/scripts.ts'
+
+/**
+ * user: account. profile: viewer within it. content: what is played. device: what plays. session: one playback.
+ * slot: one unit of a user's concurrent-stream limit. heartbeat: renews a session. live: admitted, not ended, heard of within T.
+ * lapsed: silent longer than T, not yet ended by a script. expire: end by silence. supersede: end because another session took the slot.
+ */
+export type SessionView =
+  | { state: 'live', session: SessionRecord }
+  | { state: 'ended', ended: EndedRecord }
+  | { state: 'absent' }
+
+export type Renewal =
+  | { outcome: 'renewed', status: LiveStatus, seq: number, beatMs: number, heardAt: string }
+  | { outcome: 'absent' }
+
+export type Change =
+  | { outcome: 'changed', session: SessionRecord, event: OutboxEntry }
+  | { outcome: 'unchanged', session: SessionRecord }
+  | { outcome: 'absent' }
+
+export type Ending =
+  | { outcome: 'ended', ended: EndedRecord, event: OutboxEntry }
+  | { outcome: 'already-ended', ended: EndedRecord }
+  | { outcome: 'absent' }
+
+/** What a client may say with a change: a position in seconds, and metadata as JSON text or ''. */
+export interface ClientState { position: number | undefined, metadata: string }
+
+export interface SessionStoreOptions {
+  client: RedisClient
+  clock: RedisClock
+  endedTtlMs: number
+}
+
+/** One session at a time: reading, renewing, pausing, ending. Starting belongs to the slots (`modules/concurrency`). */
+export class SessionStore {
+  readonly #client: RedisClient
+  readonly #clock: RedisClock
+  readonly #endedTtlMs: number
+
+  constructor ({ client, clock, endedTtlMs }: SessionStoreOptions) {
+    this.#client = client
+    this.#clock = clock
+    this.#endedTtlMs = endedTtlMs
+  }
+
+  async read (sessionId: string): Promise<SessionView> {
+    const [record, ended] = await Promise.all([this.#client.get(keys.session(sessionId)), this.#client.get(keys.ended(sessionId))])
+    if (record !== null) return { state: 'live', session: parseRecord(record) }
+    return ended === null ? { state: 'absent' } : { state: 'ended', ended: parseEnded(ended) }
+  }
+
+  /** Never creates or revives a session: `absent` when a script has ended it, or when it never was. */
+  async heartbeat (sessionId: string, position: number): Promise<Renewal> {
+    const heardAt = this.#clock.nowIso()
+    return this.#renewal(await this.#client.heartbeat(keys.session(sessionId), formatBeatBlock(position, heardAt)), heardAt)
+  }
+
+  /** Many heartbeats in one pipeline per node; answers in order, an Error where Redis gave none. */
+  async heartbeats (beats: ReadonlyArray<{ sessionId: string, position: number }>): Promise<Array<Renewal | Error>> {
+    const heardAt = this.#clock.nowIso()
+    const replies = await runBatch(this.#client, beats.map(({ sessionId, position }) => ({
+      slot: slotOf(sessionId),
+      add: pipeline => pipeline.heartbeat(keys.session(sessionId), formatBeatBlock(position, heardAt))
+    })))
+    return replies.map(reply => {
+      if (!reply.ok) return reply.error
+      const [code, nowMs, status, seq, previousBeatMs]: unknown[] = Array.isArray(reply.value) ? reply.value : []
+      return this.#renewal([Number(code), Number(nowMs), String(status), Number(seq), Number(previousBeatMs)], heardAt)
+    })
+  }
+
+  /** Pauses or resumes; `unchanged` when it is so already, and then nothing is written. */
+  async changeStatus (sessionId: string, status: LiveStatus, { position, metadata }: ClientState): Promise<Change> {
+    const type = status === 'paused' ? 'playback.paused' : 'playback.resumed'
+    const [code, nowMs, entryId, text] = await this.#client.changeStatus(
+      keys.session(sessionId), keys.outbox(tagOfSession(sessionId)),
+      status, type, position === undefined ? '' : formatPosition(position), this.#clock.nowIso(), metadata
+    )
+    this.#clock.observe(nowMs)
+    if (code === ChangeCodes.absent) return { outcome: 'absent' }
+    const session = parseRecord(text)
+    if (code === ChangeCodes.unchanged) return { outcome: 'unchanged', session }
+    const event = { slot: slotOf(sessionId), entryId, type, seq: session.seq, atMs: nowMs, reason: undefined, metadata, session } as const
+    return { outcome: 'changed', session, event }
+  }
+
+  /** Ends a session by somebody's act and releases its slot. `endedBy`: the acting device, where known. */
+  async end (sessionId: string, userId: string, cause: EndCause, { position, metadata }: ClientState, endedBy: string | undefined): Promise<Ending> {
+    const tag = tagOfSession(sessionId)
+    const ending = ENDINGS[cause]
+    const [code, nowMs, entryId, text] = await this.#client.endSession(
+      keys.session(sessionId), keys.ended(sessionId), keys.concurrency(userId), keys.userSessions(userId), keys.due(tag), keys.outbox(tag),
+      sessionId, ending.type, ending.reason, ending.endReason, endedBy === undefined ? 'null' : JSON.stringify(endedBy), this.#endedTtlMs,
+      position === undefined ? '' : formatPosition(position), this.#clock.nowIso(), metadata
+    )
+    this.#clock.observe(nowMs)
+    if (code === EndCodes.absent) return { outcome: 'absent' }
+    if (code === EndCodes.alreadyEnded) return { outcome: 'already-ended', ended: parseEnded(text) }
+    const { ended, ...event } = terminalEntry(entryId, text, metadata)
+    return { outcome: 'ended', ended, event }
+  }
+
+  /** Redis ms of each session's last heartbeat, in order; undefined for a session that is not held. One GETRANGE each. */
+  async beats (sessionIds: readonly string[]): Promise<Array<number | undefined | Error>> {
+    const replies = await runBatch(this.#client, sessionIds.map(sessionId => ({
+      slot: slotOf(sessionId),
+      add: pipeline => pipeline.getrange(keys.session(sessionId), LAYOUT.beatOffset, LAYOUT.blockOffset - 1)
+    })))
+    return replies.map(reply => {
+      if (!reply.ok) return reply.error
+      return reply.value === '' ? undefined : Number(reply.value)
+    })
+  }
+
+  #renewal ([code, nowMs, status, seq]: [number, number, string, number, number], heardAt: string): Renewal {
+    this.#clock.observe(nowMs)
+    if (code !== HeartbeatCodes.renewed) return { outcome: 'absent' }
+    return { outcome: 'renewed', status: status === 'paused' ? 'paused' : 'active', seq, beatMs: nowMs, heardAt }
+  }
+}

@@ -1,0 +1,149 @@
+import { createHash, createPublicKey } from 'node:crypto'
+import { TypeCompiler } from '@sinclair/typebox/compiler'
+import { createSigner, createVerifier } from 'fast-jwt'
+import { LRUCache } from 'lru-cache'
+import type { PlaybackKey } from '../../config/playback-keys.ts'
+import { type Jwks, type PlaybackClaims, PlaybackClaimsSchema } from '../../schemas.ts'
+
+/** Who a playback token speaks for. */
+export interface SessionIdentity {
+  sessionId: string
+  userId: string
+  profileId: string
+  contentId: string
+  deviceId: string
+}
+
+export type TokenVerification =
+  | { valid: true, claims: PlaybackClaims }
+  | { valid: false, reason: 'malformed' | 'unknown-key' | 'signature' | 'expired' | 'not-yet-valid' | 'claims' }
+
+export interface PlaybackTokensOptions {
+  /** Signs, and verifies. */
+  signing: PlaybackKey
+  /** Only verify: the previous key during a rotation, or the next one. */
+  accepted: readonly PlaybackKey[]
+  lifeSeconds: number
+  onIssued?: () => void
+  onRejected?: (reason: string) => void
+}
+
+export const ISSUER = 'viewing-service'
+const MAX_LENGTH = 4096
+/** Instances agree on Redis' time, not on the moment at which they read it. */
+const LEEWAY_SECONDS = 5
+/** A verified token is not verified again: 8 µs become 1. Bounded, because a token and its claims are about 1.5 kB. */
+const REMEMBERED = 20_000
+/** Any moment but 0, which the library takes for none. */
+const PROBE_MS = 1_000_000_000_000
+const COMPACT = /^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$/
+const claimsSchema = TypeCompiler.Compile(PlaybackClaimsSchema)
+
+interface Verifier { alg: string, verify: (token: string) => unknown }
+
+/**
+ * Issues and checks playback tokens: JWT (RFC 7519) in JWS compact form, as RFC 8725 advises: the algorithm belongs to the key
+ * and is never taken from the token.
+ */
+export class PlaybackTokens {
+  readonly #options: PlaybackTokensOptions
+  readonly #sign: (payload: Record<string, unknown>) => string
+  readonly #verifiers: ReadonlyMap<string, Verifier>
+  readonly #verified = new LRUCache<string, PlaybackClaims>({ max: REMEMBERED })
+
+  /** @throws Error when the signing key cannot sign, so that a bad key ends the start, not a playback. */
+  constructor (options: PlaybackTokensOptions) {
+    this.#options = options
+    const { signing, accepted } = options
+    this.#sign = createSigner({ key: signing.material, algorithm: signing.alg, kid: signing.kid })
+    this.#verifiers = new Map([...accepted, signing].map(key => [key.kid, {
+      alg: key.alg,
+      verify: createVerifier({ key: verifyingMaterial(key), algorithms: [key.alg], cache: false, ignoreExpiration: true, ignoreNotBefore: true })
+    }]))
+    const probe = this.issue({ sessionId: '00000000-0000-4000-8000-000000000000', userId: '-', profileId: '-', contentId: '-', deviceId: '-' }, PROBE_MS)
+    if (!this.verify(probe.token, PROBE_MS).valid) throw new Error('the playback signing key cannot verify what it signs')
+  }
+
+  /** The token of a session from `nowMs` (Redis time) on. Equal arguments of one second give equal claims. */
+  issue ({ sessionId, userId, profileId, contentId, deviceId }: SessionIdentity, nowMs: number): { token: string, expiresAtMs: number } {
+    const iat = Math.floor(nowMs / 1_000)
+    const exp = iat + this.#options.lifeSeconds
+    const jti = createHash('sha256').update(`${sessionId}:${iat}`).digest('hex').slice(0, 32)
+    const claims: PlaybackClaims = {
+      session_id: sessionId, user_id: userId, profile_id: profileId, content_id: contentId, device_id: deviceId, iss: ISSUER, sub: userId, iat, exp, nbf: iat, jti
+    }
+    this.#options.onIssued?.()
+    return { token: this.#sign(claims), expiresAtMs: exp * 1_000 }
+  }
+
+  /** Checks form, key, signature, claims and time (`nowMs`: Redis time, 5 s leeway). Never throws. */
+  verify (token: string, nowMs: number): TokenVerification {
+    const verification = this.#verify(token, nowMs)
+    if (!verification.valid) this.#options.onRejected?.(verification.reason)
+    return verification
+  }
+
+  /** Whether less than half of the token's life is left. */
+  needsRenewal ({ iat, exp }: PlaybackClaims, nowMs: number): boolean {
+    return exp - nowMs / 1_000 < (exp - iat) / 2
+  }
+
+  /** Public keys for verifiers without a secret (RFC 7517); none with HS256. */
+  jwks (): Jwks {
+    const keys: Jwks['keys'] = []
+    for (const key of [this.#options.signing, ...this.#options.accepted]) {
+      if (key.alg === 'HS256') continue
+      const { kty, crv, x, y } = createPublicKey(key.material).export({ format: 'jwk' })
+      if (kty !== undefined && crv !== undefined && x !== undefined) keys.push({ kty, crv, x, ...(y === undefined ? {} : { y }), kid: key.kid, alg: key.alg, use: 'sig' })
+    }
+    return { keys }
+  }
+
+  #verify (token: string, nowMs: number): TokenVerification {
+    const claims = this.#verified.get(token)
+    if (claims !== undefined) return inTime(claims, nowMs)
+    if (token.length > MAX_LENGTH || !COMPACT.test(token)) return { valid: false, reason: 'malformed' }
+    const [header = '', , signature = ''] = token.split('.')
+    // The last digit of base64url has spare bits: only the canonical spelling of a signature is accepted.
+    if (Buffer.from(signature, 'base64url').toString('base64url') !== signature) return { valid: false, reason: 'malformed' }
+    const verifier = this.#verifierFor(header)
+    if (typeof verifier === 'string') return { valid: false, reason: verifier }
+    let payload: unknown
+    try {
+      payload = verifier.verify(token)
+    } catch {
+      return { valid: false, reason: 'signature' }
+    }
+    if (!claimsSchema.Check(payload) || payload.iss !== ISSUER || payload.sub !== payload.user_id || payload.exp <= payload.iat || payload.nbf > payload.exp) {
+      return { valid: false, reason: 'claims' }
+    }
+    this.#verified.set(token, Object.freeze(payload))
+    return inTime(payload, nowMs)
+  }
+
+  /** Our tokens' headers hold exactly alg, typ and kid; anything else (`crit`, `jku`, `b64`, …) is not ours. */
+  #verifierFor (header: string): Verifier | 'malformed' | 'unknown-key' {
+    let parsed: unknown
+    try {
+      parsed = JSON.parse(Buffer.from(header, 'base64url').toString())
+    } catch {
+      return 'malformed'
+    }
+    if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) return 'malformed'
+    const { alg, typ, kid, ...others }: Record<string, unknown> = { ...parsed }
+    if (typ !== 'JWT' || typeof kid !== 'string' || Object.keys(others).length > 0) return 'malformed'
+    const verifier = this.#verifiers.get(kid)
+    return verifier === undefined || verifier.alg !== alg ? 'unknown-key' : verifier
+  }
+}
+
+function inTime (claims: PlaybackClaims, nowMs: number): TokenVerification {
+  const now = nowMs / 1_000
+  if (now >= claims.exp + LEEWAY_SECONDS) return { valid: false, reason: 'expired' }
+  if (now < claims.nbf - LEEWAY_SECONDS) return { valid: false, reason: 'not-yet-valid' }
+  return { valid: true, claims }
+}
+
+function verifyingMaterial ({ alg, material }: PlaybackKey): string {
+  return alg === 'HS256' ? material : createPublicKey(material).export({ type: 'spki', format: 'pem' }).toString()
+}

@@ -1,0 +1,28 @@
+import underPressure from '@fastify/under-pressure'
+import fp from 'fastify-plugin'
+import { ProblemError } from '../problems.ts'
+
+/**
+ * How dear a request is when the process is overloaded, in the order in which requests are refused: starts first, then reads
+ * and heartbeats, and endings never, because they free capacity. Set by a route in `config.load`; `read` where it is not.
+ */
+export type LoadClass = 'start' | 'read' | 'heartbeat' | 'never'
+
+declare module 'fastify' {
+  interface FastifyContextConfig { load?: LoadClass }
+}
+
+/** Event-loop delay from which a class is refused, ms. */
+const LIMITS: Record<LoadClass, number> = { start: 250, read: 500, heartbeat: 1_000, never: Infinity }
+
+export default fp<{ shed: (kind: LoadClass) => void }>(async function overload (fastify, { shed }) {
+  await fastify.register(underPressure, {
+    maxEventLoopDelay: LIMITS.start,
+    pressureHandler: (request, _reply, _type, value) => {
+      const kind = request.routeOptions.config.load ?? 'read'
+      if ((value ?? 0) <= LIMITS[kind]) return
+      shed(kind)
+      throw new ProblemError('overloaded', 'The service takes less work now; try again shortly.', { retryAfterSeconds: 1 + Math.floor(Math.random() * 3) })
+    }
+  })
+}, { name: 'overload' })

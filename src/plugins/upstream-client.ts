@@ -1,0 +1,109 @@
+import { errors, Pool } from 'undici'
+
+/**
+ * What one GET came to. An upstream that fails is a normal outcome, so nothing here is an exception.
+ * `reason` is for our own log: it holds no identifier and no text of the answer.
+ */
+export type HttpAnswer =
+  /** 200 with a JSON body, which is parsed and not yet checked. */
+  | { result: 'ok', body: unknown }
+  /** No answer, or one that says the service is broken (5xx) or overloaded (429). */
+  | { result: 'error', retryable: boolean, reason: string }
+  | { result: 'timeout', reason: string }
+  /** An answer outside the contract. `systemic`: the service as a whole speaks something else; else it may be about this question only. */
+  | { result: 'invalid', systemic: boolean, reason: string }
+
+export interface UpstreamClientOptions {
+  /** Base URL of the service; its path, if any, is put before every path asked. */
+  baseUrl: string
+  /** The deadline that callers enforce by signal, ms; connections and dumped bodies get little more. */
+  deadlineMs: number
+}
+
+/** A valid answer has some hundred bytes; what is larger is not the service we meant to ask. */
+const MAX_BODY_BYTES = 64 * 1024
+/** Bounds sockets while a service hangs; what waits for one is given up at its deadline. */
+const MAX_CONNECTIONS = 128
+const HEADERS = { accept: 'application/json', 'user-agent': 'viewing-service' }
+const JSON_TYPE = /^application\/(?:[\w.+-]+\+)?json\s*(?:;|$)/i
+
+/** GETs JSON from one HTTP origin over a pool of kept connections. Follows no redirect, since that would let the answer come from elsewhere. */
+export class UpstreamClient {
+  readonly #pool: Pool
+  readonly #prefix: string
+  readonly #deadlineMs: number
+
+  constructor ({ baseUrl, deadlineMs }: UpstreamClientOptions) {
+    const { origin, pathname } = new URL(baseUrl)
+    // The library's own timers tick in half seconds: they only clean up, the deadline itself is the caller's signal.
+    const cleanUpMs = Math.max(1_000, 2 * deadlineMs)
+    this.#prefix = pathname.replace(/\/+$/, '')
+    this.#deadlineMs = deadlineMs
+    this.#pool = new Pool(origin, {
+      connections: MAX_CONNECTIONS,
+      pipelining: 1,
+      allowH2: false,
+      maxResponseSize: MAX_BODY_BYTES,
+      connect: { timeout: cleanUpMs },
+      headersTimeout: cleanUpMs,
+      bodyTimeout: cleanUpMs
+    })
+  }
+
+  /** Asks once. Settles at the latest when the signal aborts, and never rejects. */
+  async get (path: string, query: Record<string, string>, signal: AbortSignal): Promise<HttpAnswer> {
+    try {
+      const target = `${this.#prefix}${path}?${new URLSearchParams(query).toString()}`
+      const { statusCode, headers, body } = await this.#pool.request({ method: 'GET', path: target, headers: HEADERS, signal })
+      const refused = judge(statusCode, headers)
+      if (refused === undefined) return parse(await body.text())
+      // Reading the rest keeps the connection; nobody waits for it.
+      body.dump({ limit: MAX_BODY_BYTES }).catch(() => { /* the connection is gone, and the outcome known */ })
+      return refused
+    } catch (error) {
+      return signal.aborted ? { result: 'timeout', reason: 'deadline' } : failure(error)
+    }
+  }
+
+  /** Lets running calls end, for as long as their deadline can last, then closes every connection. */
+  async close (): Promise<void> {
+    const bound = setTimeout(() => { this.#pool.destroy().catch(() => { /* closing already */ }) }, this.#deadlineMs)
+    await this.#pool.close().catch(() => { /* destroyed by the bound */ })
+    clearTimeout(bound)
+  }
+}
+
+/** The outcome of an answer whose body does not matter; undefined if it does. */
+function judge (status: number, headers: Record<string, string | string[] | undefined>): HttpAnswer | undefined {
+  const reason = `status ${status}`
+  if (status === 429) return { result: 'error', retryable: false, reason }
+  // A service that names a time to come back does not want to be asked again within ours.
+  if (status >= 500) return { result: 'error', retryable: headers['retry-after'] === undefined, reason }
+  if (status !== 200) return { result: 'invalid', systemic: status < 400, reason }
+  if (!JSON_TYPE.test(String(headers['content-type'] ?? ''))) return { result: 'invalid', systemic: true, reason: 'not JSON' }
+  return undefined
+}
+
+function parse (text: string): HttpAnswer {
+  try {
+    const body: unknown = JSON.parse(text)
+    return { result: 'ok', body }
+  } catch {
+    return { result: 'invalid', systemic: true, reason: 'malformed JSON' }
+  }
+}
+
+function failure (error: unknown): HttpAnswer {
+  if (error instanceof errors.ResponseExceededMaxSizeError) return { result: 'invalid', systemic: true, reason: 'too large' }
+  if (error instanceof errors.HTTPParserError || error instanceof errors.HeadersOverflowError) return { result: 'invalid', systemic: true, reason: 'not HTTP' }
+  if (error instanceof errors.ConnectTimeoutError || error instanceof errors.HeadersTimeoutError || error instanceof errors.BodyTimeoutError) {
+    return { result: 'timeout', reason: error.code }
+  }
+  const ours = error instanceof errors.ClientClosedError || error instanceof errors.ClientDestroyedError
+  return { result: 'error', retryable: !ours, reason: codeOf(error) }
+}
+
+function codeOf (error: unknown): string {
+  if (!(error instanceof Error)) return 'unknown'
+  return 'code' in error && typeof error.code === 'string' ? error.code : error.name
+}

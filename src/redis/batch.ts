@@ -1,0 +1,53 @@
+import type { ChainableCommander } from 'ioredis'
+import { isCluster } from './connect.ts'
+import type { RedisClient } from './scripts.ts'
+
+/** One command of a batch. `slot` decides which node it goes to; `add` puts it on a pipeline. */
+export interface BatchItem {
+  slot: number
+  add: (pipeline: ChainableCommander) => ChainableCommander
+}
+export type BatchResult = { ok: true, value: unknown } | { ok: false, error: Error }
+
+/**
+ * Runs many independent commands in one pipeline per node, answers in order. Not atomic: each command stands alone.
+ * An item that fails is tried once more by itself, where the client follows redirections.
+ */
+export async function runBatch (client: RedisClient, items: readonly BatchItem[]): Promise<BatchResult[]> {
+  const results = new Array<BatchResult>(items.length)
+  await Promise.all([...byNode(client, items).values()].map(async indexes => {
+    const replies = await runPipeline(client, indexes.map(index => items[index]))
+    await Promise.all(indexes.map(async (index, at) => {
+      const reply = replies[at] ?? { ok: false, error: new Error('Connection is closed.') }
+      results[index] = reply.ok || !redirected(reply.error) ? reply : (await runPipeline(client, [items[index]]))[0] ?? reply
+    }))
+  }))
+  return results
+}
+
+const redirected = (error: Error) => /^(MOVED|ASK|TRYAGAIN|CLUSTERDOWN)\b|same slots allocation group/.test(error.message)
+
+function byNode (client: RedisClient, items: readonly BatchItem[]): Map<string, number[]> {
+  const groups = new Map<string, number[]>()
+  const cluster = isCluster(client) ? client : undefined
+  items.forEach((item, index) => {
+    const node = cluster?.slots[item.slot]?.join() ?? ''
+    const group = groups.get(node)
+    if (group === undefined) groups.set(node, [index])
+    else group.push(index)
+  })
+  return groups
+}
+
+async function runPipeline (client: RedisClient, items: ReadonlyArray<BatchItem | undefined>): Promise<BatchResult[]> {
+  // A pipeline bypasses the client's check of the connection and would wait for a Redis that is away.
+  if (client.status !== 'ready') return items.map(() => ({ ok: false, error: new Error('Connection is closed.') }))
+  const pipeline = client.pipeline()
+  for (const item of items) item?.add(pipeline)
+  try {
+    const replies = await pipeline.exec()
+    return (replies ?? []).map(([error, value]) => error === null ? { ok: true, value } : { ok: false, error })
+  } catch (error) {
+    return items.map(() => ({ ok: false, error: error instanceof Error ? error : new Error(String(error)) }))
+  }
+}

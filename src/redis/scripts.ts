@@ -1,0 +1,74 @@
+import { readFileSync } from 'node:fs'
+import type { Cluster, Redis, Result } from 'ioredis'
+
+/**
+ * The registry of Lua scripts: one file in `lua/` is one atomic operation is one ioredis command. ioredis sends EVALSHA and
+ * falls back to EVAL by itself on a server that does not know the script (restart, failover, SCRIPT FLUSH).
+ * Replies are flat arrays that begin with one of the codes below; each file's header says what follows.
+ */
+export const SCRIPTS = {
+  createSession: { file: 'create-session.lua', numberOfKeys: undefined },
+  heartbeat: { file: 'heartbeat.lua', numberOfKeys: 1 },
+  changeStatus: { file: 'change-status.lua', numberOfKeys: 2 },
+  endSession: { file: 'end-session.lua', numberOfKeys: 6 },
+  reapSession: { file: 'reap-session.lua', numberOfKeys: 6 },
+  acknowledgeEvents: { file: 'acknowledge-events.lua', numberOfKeys: 1 },
+  pulse: { file: 'pulse.lua', numberOfKeys: 1 }
+} as const satisfies Record<string, { file: string, numberOfKeys: number | undefined }>
+
+export type ScriptName = keyof typeof SCRIPTS
+
+export const CreateCodes = { admitted: 1, exists: 2, ended: 3, members: 4, refused: 5 } as const
+export const HeartbeatCodes = { renewed: 1, absent: 0 } as const
+export const ChangeCodes = { changed: 1, unchanged: 2, absent: 0 } as const
+export const EndCodes = { ended: 1, alreadyEnded: 2, absent: 0 } as const
+export const ReapCodes = { expired: 1, alive: 2, gone: 0 } as const
+
+type Key = string
+type Arg = string | number
+
+declare module 'ioredis' {
+  interface RedisCommander<Context> {
+    createSession (numberOfKeys: number, ...keysAndArgs: Arg[]): Result<[code: number, nowMs: number, active: number, ...rest: string[]], Context>
+    heartbeat (session: Key, block: string): Result<[code: number, nowMs: number, status: string, seq: number, previousBeatMs: number], Context>
+    changeStatus (session: Key, outbox: Key, status: string, type: string, position: string, heardAt: string, metadata: string):
+    Result<[code: number, nowMs: number, entryId: string, record: string], Context>
+    endSession (session: Key, ended: Key, slots: Key, index: Key, due: Key, outbox: Key, sessionId: string, type: string, reason: string, endReason: string,
+      endedBy: string, endedTtlMs: number, position: string, heardAt: string, metadata: string): Result<[code: number, nowMs: number, entryId: string, ended: string], Context>
+    reapSession (session: Key, ended: Key, slots: Key, index: Key, due: Key, outbox: Key, sessionId: string, timeoutMs: number, graceUntilMs: number, endedTtlMs: number):
+    Result<[code: number, nowMs: number, entryId: string, ended: string], Context>
+    acknowledgeEvents (outbox: Key, ...entryIds: string[]): Result<[removed: number], Context>
+    pulse (pulse: Key, maxGapMs: number, graceMs: number, sweepMs: number, ttlMs: number, sweep: '0' | '1'):
+    Result<[nowMs: number, graceUntilMs: number, mine: number], Context>
+  }
+}
+
+/** Any client the service speaks to Redis with, its scripts defined. */
+export type RedisClient = Redis | Cluster
+
+export interface ScriptOptions {
+  /** False for a server that cannot read the `#!lua` line; it is blanked, so line numbers stay. */
+  shebang: boolean
+  /** Lua placed after the first line; tests put a guard there that fails on undeclared keys. */
+  prelude?: string
+}
+
+const LUA_FOLDER = new URL('../../lua/', import.meta.url)
+
+/** The text of a script as it is sent to Redis, its includes in place. */
+export function readScript (name: ScriptName, options: ScriptOptions = { shebang: true }): string {
+  const [first = '', ...rest] = readFileSync(new URL(SCRIPTS[name].file, LUA_FOLDER), 'utf8').split('\n')
+  const body = rest.map(line => {
+    const include = /^--- @include ([a-z-]+)$/.exec(line)?.[1]
+    return include === undefined ? line : readFileSync(new URL(`include/${include}.lua`, LUA_FOLDER), 'utf8')
+  })
+  return [options.shebang ? first : '', options.prelude ?? '', ...body].join('\n')
+}
+
+/** Defines every script on a client. */
+export function defineScripts (client: RedisClient, options?: ScriptOptions): void {
+  for (const name of Object.keys(SCRIPTS).filter((key): key is ScriptName => key in SCRIPTS)) {
+    const { numberOfKeys } = SCRIPTS[name]
+    client.defineCommand(name, { lua: readScript(name, options), ...(numberOfKeys === undefined ? {} : { numberOfKeys }) })
+  }
+}

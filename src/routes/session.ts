@@ -1,0 +1,126 @@
+import type { FastifyPluginAsyncTypebox, TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
+import { Type } from '@sinclair/typebox'
+import type { FastifyRequest } from 'fastify'
+import { notFoundProblem } from '../modules/lifecycle/ended-problem.ts'
+import { identityOf, type OwnedSession } from '../modules/lifecycle/lifecycle.ts'
+import { mayActFor } from '../plugins/auth.ts'
+import { ProblemError } from '../problems.ts'
+import { HeartbeatAnswerSchema, HeartbeatRequestSchema, ref, SessionAnswerSchema, SessionIdSchema, stringEnum, TransitionRequestSchema } from '../schemas.ts'
+import { BODY_STATUSES, PLAYBACK_SECURITY, responses } from './responses.ts'
+
+const ParamsSchema = Type.Object({ session_id: SessionIdSchema })
+const SESSION_STATUSES = [400, 401, 404, 410] as const
+
+/** One session, by its playback token, its user's access token, or a service credential. */
+const sessionRoutes: FastifyPluginAsyncTypebox = async function (fastify) {
+  const { lifecycle, auth } = fastify
+
+  /** The session of the path, if the caller's credential is one for it; a foreign one looks absent. */
+  async function owned ({ principal }: FastifyRequest, sessionId: string): Promise<OwnedSession> {
+    if (principal?.kind === 'session') {
+      if (principal.claims.session_id !== sessionId) throw notFoundProblem()
+      return { identity: identityOf(principal.claims), claims: principal.claims }
+    }
+    if (principal === null) throw new ProblemError('unauthorized', 'A valid credential is required.')
+    return await lifecycle.locate(sessionId, userId => mayActFor(principal, userId))
+  }
+
+  /** Bodies of state changes are optional. */
+  const defaultBody = async (request: FastifyRequest): Promise<void> => { request.body ??= {} }
+
+  fastify.register(async function withToken (scope) {
+    scope.addHook('onRequest', auth.session)
+    const routes = scope.withTypeProvider<TypeBoxTypeProvider>()
+
+    routes.get('/:session_id', {
+      schema: {
+        operationId: 'getSession',
+        tags: ['session'],
+        summary: 'Read a session',
+        security: PLAYBACK_SECURITY,
+        params: ParamsSchema,
+        response: responses({ 200: ref(SessionAnswerSchema) }, ...SESSION_STATUSES)
+      }
+    }, async request => ({ session: await lifecycle.get(await owned(request, request.params.session_id)) }))
+
+    routes.post('/:session_id/heartbeat', {
+      schema: {
+        operationId: 'recordHeartbeat',
+        tags: ['session'],
+        summary: 'Renew a session',
+        description: 'Send one every `heartbeat_interval` seconds. A session silent for longer than the timeout loses its slot. On 410 stop playing.',
+        security: PLAYBACK_SECURITY,
+        params: ParamsSchema,
+        body: ref(HeartbeatRequestSchema),
+        response: responses({ 200: ref(HeartbeatAnswerSchema) }, ...SESSION_STATUSES, ...BODY_STATUSES)
+      },
+      config: { load: 'heartbeat' },
+      logLevel: 'warn'
+    }, async request => await lifecycle.heartbeat(await owned(request, request.params.session_id), request.body))
+
+    for (const [action, status, summary] of [['pause', 'paused', 'Pause a session'], ['resume', 'active', 'Resume a paused session']] as const) {
+      routes.post(`/:session_id/${action}`, {
+        schema: {
+          operationId: `${action}Session`,
+          tags: ['session'],
+          summary,
+          security: PLAYBACK_SECURITY,
+          params: ParamsSchema,
+          body: ref(TransitionRequestSchema),
+          response: responses({ 200: ref(SessionAnswerSchema) }, ...SESSION_STATUSES, 409, ...BODY_STATUSES)
+        },
+        config: { load: 'heartbeat' },
+        preValidation: defaultBody
+      }, async request => ({ session: await lifecycle.changeStatus(await owned(request, request.params.session_id), status, request.body) }))
+    }
+
+    routes.delete('/:session_id', {
+      schema: {
+        operationId: 'terminateSession',
+        tags: ['session'],
+        summary: 'Terminate a session',
+        description: 'Releases the slot. Counts as played to its end, unless `reason=stopped`. Repeating it answers the first ending.',
+        security: PLAYBACK_SECURITY,
+        params: ParamsSchema,
+        querystring: Type.Object({ reason: Type.Optional(stringEnum(['completed', 'stopped'])) }, { additionalProperties: false }),
+        response: responses({ 200: ref(SessionAnswerSchema) }, ...SESSION_STATUSES)
+      },
+      config: { load: 'never' }
+    }, async request => ({
+      session: await lifecycle.end(await owned(request, request.params.session_id), request.query.reason === 'stopped' ? 'stop' : 'complete', {})
+    }))
+  })
+
+  fastify.register(async function byBeacon (scope) {
+    // navigator.sendBeacon cannot set headers and only sends safelisted content types: the same JSON comes as text/plain.
+    scope.addContentTypeParser('text/plain', { parseAs: 'string' }, fastify.getDefaultJsonParser('error', 'error'))
+    scope.addHook('onRequest', auth.beacon.onRequest)
+    scope.addHook('preValidation', defaultBody)
+    scope.addHook('preValidation', auth.beacon.preValidation)
+    const routes = scope.withTypeProvider<TypeBoxTypeProvider>()
+
+    for (const [action, summary] of [['stop', 'Stop a session before its end'], ['complete', 'Complete a session at its end']] as const) {
+      routes.post(`/:session_id/${action}`, {
+        schema: {
+          operationId: `${action}Session`,
+          tags: ['session'],
+          summary,
+          description: 'Repeating it answers the first ending. For `navigator.sendBeacon` the same JSON may come as `text/plain` with `playback_token` in it and no header.',
+          security: [...PLAYBACK_SECURITY, {}],
+          params: ParamsSchema,
+          body: Type.Object({
+            ...TransitionRequestSchema.properties,
+            playback_token: Type.Optional(Type.String({ maxLength: 4096, description: 'Instead of the Authorization header.' }))
+          }, { additionalProperties: false }),
+          response: responses({ 200: ref(SessionAnswerSchema) }, ...SESSION_STATUSES, ...BODY_STATUSES)
+        },
+        config: { load: 'never' }
+      }, async request => {
+        const { playback_token: _, ...change } = request.body
+        return { session: await lifecycle.end(await owned(request, request.params.session_id), action, change) }
+      })
+    }
+  })
+}
+
+export default sessionRoutes

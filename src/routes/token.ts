@@ -1,0 +1,51 @@
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import { ProblemError } from '../problems.ts'
+import { RefreshAnswerSchema, RefreshRequestSchema, ref, ValidateAnswerSchema, ValidateRequestSchema } from '../schemas.ts'
+import { BATCH_BODY_BYTES } from './heartbeats.ts'
+import { BODY_STATUSES, responses } from './responses.ts'
+
+/** Playback tokens: is it good, and does its session live? */
+const tokenRoutes: FastifyPluginAsyncTypebox = async function (fastify) {
+  const { lifecycle } = fastify
+
+  fastify.post('/validate', {
+    schema: {
+      operationId: 'validateToken',
+      tags: ['token'],
+      summary: 'Validate one token, or up to 1,000',
+      description: 'Anyone may ask: the token itself is the secret. A bad token is 200 with `valid: false`. Bodies up to 2 MiB.',
+      security: [],
+      body: ref(ValidateRequestSchema),
+      response: responses({ 200: ref(ValidateAnswerSchema) }, ...BODY_STATUSES)
+    },
+    bodyLimit: BATCH_BODY_BYTES,
+    logLevel: 'warn'
+  }, async request => {
+    const { token, tokens, live = true } = request.body
+    if ((token === undefined) === (tokens === undefined)) {
+      throw new ProblemError('validation-failed', 'Give exactly one of token and tokens.', { extensions: { errors: [{ pointer: '/body', detail: 'must have exactly one of token and tokens' }] } })
+    }
+    if (tokens !== undefined) return { results: await lifecycle.validate(tokens, live) }
+    const [verdict] = await lifecycle.validate([token ?? ''], live)
+    return verdict ?? { valid: false }
+  })
+
+  fastify.post('/refresh', {
+    schema: {
+      operationId: 'refreshToken',
+      tags: ['token'],
+      summary: 'New token for a live session',
+      description: 'Takes a token that is still valid, in the body or as `Authorization: Bearer`.',
+      security: [{ playbackToken: [] }, {}],
+      body: ref(RefreshRequestSchema),
+      response: responses({ 200: ref(RefreshAnswerSchema) }, 401, 404, 410, ...BODY_STATUSES)
+    },
+    preValidation: async request => { request.body ??= {} }
+  }, async request => {
+    const token = request.body.token ?? /^bearer +(\S+)$/i.exec(request.headers.authorization ?? '')?.[1]
+    if (token === undefined) throw new ProblemError('unauthorized', 'A valid playback token is required.')
+    return await lifecycle.refresh(token)
+  })
+}
+
+export default tokenRoutes
