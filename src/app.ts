@@ -72,6 +72,7 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
     // A process that is about to end asks its keep-alive clients to leave, before it closes on them.
     if (draining()) reply.header('connection', 'close')
   })
+  fastify.removeContentTypeParser('text/plain')
   for (const schema of SHARED_SCHEMAS) fastify.addSchema(schema)
 
   await fastify.register(problemDetails)

@@ -1,0 +1,54 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import { createInterface } from 'node:readline'
+
+export interface ServiceProcess {
+  url: string
+  pid: number
+  /** Parsed JSON lines of its standard output so far, events included. */
+  lines: Array<Record<string, unknown>>
+  signal: (name: NodeJS.Signals) => void
+  exited: Promise<{ code: number | null, signal: NodeJS.Signals | null }>
+  close: () => Promise<void>
+}
+
+const SERVER = fileURLToPath(new URL('../../dist/server.js', import.meta.url))
+const running = new Set<ChildProcess>()
+process.on('exit', () => { for (const child of running) child.kill('SIGKILL') })
+
+/** The built service as a process of its own, on a free port. `env` is all the environment it has beside PATH. */
+export async function startService (env: Record<string, string>): Promise<ServiceProcess> {
+  const child = spawn(process.execPath, ['--enable-source-maps', SERVER], {
+    env: { PATH: process.env.PATH ?? '', PORT: '0', HOST: '127.0.0.1', LOG_FORMAT: 'json', SHUTDOWN_DELAY: '50ms', ...env },
+    stdio: ['ignore', 'pipe', 'pipe']
+  })
+  running.add(child)
+  const lines: Array<Record<string, unknown>> = []
+  let complaints = ''
+  child.stderr.setEncoding('utf8').on('data', (text: string) => { complaints += text })
+  const exited = once(child, 'exit').then(() => {
+    running.delete(child)
+    return { code: child.exitCode, signal: child.signalCode }
+  })
+  const url = await new Promise<string>((resolve, reject) => {
+    createInterface({ input: child.stdout }).on('line', text => {
+      if (!text.startsWith('{')) return
+      const line: Record<string, unknown> = JSON.parse(text)
+      lines.push(line)
+      if (line.msg === 'listening' && typeof line.address === 'string') resolve(line.address)
+    })
+    exited.then(() => { reject(new Error(`the service ended before it listened: ${complaints}${JSON.stringify(lines.at(-1))}`)) }, reject)
+  })
+  return {
+    url,
+    pid: child.pid ?? 0,
+    lines,
+    signal: name => { child.kill(name) },
+    exited,
+    close: async () => {
+      if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL')
+      await exited
+    }
+  }
+}
