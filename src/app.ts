@@ -79,7 +79,8 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
   await fastify.register(metrics, { version, aggregate: options.aggregateMetrics })
   const { measure } = fastify
   await fastify.register(overload, { shed: measure.shed })
-  await fastify.register(helmet)
+  // The page under /docs is also looked at over plain HTTP.
+  await fastify.register(helmet, { contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } } })
   if (config.http.corsOrigins.length > 0) {
     await fastify.register(cors, { origin: config.http.corsOrigins.includes('*') ? '*' : [...config.http.corsOrigins], exposedHeaders: ['retry-after', 'x-request-id', 'location'], maxAge: 600 })
   }
@@ -89,7 +90,11 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
   await fastify.register(sweep, { sweepMs })
   await fastify.register(upstream, { identityUrl, contentUrl, deadlineMs: config.upstream.deadlineMs })
 
-  await fastify.register(event, { writeLine, observer: { sent: measure.eventSent, dropped: measure.eventDropped, failed: measure.eventFailed } })
+  await fastify.register(event, {
+    writeLine,
+    outboxBytes: config.event.outboxBytes,
+    observer: { sent: measure.eventSent, dropped: measure.eventDropped, lost: measure.eventsLost, failed: measure.eventFailed }
+  })
   await fastify.register(session, { endedTtlMs })
   await fastify.register(entitlement, {
     freshMs: config.upstream.freshMs,

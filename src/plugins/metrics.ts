@@ -11,6 +11,7 @@ export interface Measurements {
   decisionLookedUp: (upstream: string, result: string) => void
   eventSent: (type: string) => void
   eventDropped: (type: string) => void
+  eventsLost: (events: number) => void
   eventFailed: () => void
   tokenIssued: () => void
   tokenRejected: (reason: string) => void
@@ -49,6 +50,7 @@ export default fp<MetricsOptions>(async function metrics (fastify, { version, ag
   const lookups = counter('viewing_decision_lookups_total', 'Entitlement and availability lookups, by where the answer came from.', 'upstream', 'result')
   const sent = counter('viewing_events_sent_total', 'Events acknowledged by the sink.', 'type')
   const dropped = counter('viewing_events_dropped_total', 'Heartbeat events dropped under pressure.', 'type')
+  const lost = counter('viewing_events_lost_total', 'Events given up because the outbox was past its capacity.')
   const failed = counter('viewing_event_failures_total', 'Failed attempts to ship or remove events; they are tried again.')
   const issued = counter('viewing_tokens_issued_total', 'Playback tokens issued.')
   const rejected = counter('viewing_tokens_rejected_total', 'Playback tokens refused, by reason.', 'reason')
@@ -64,6 +66,7 @@ export default fp<MetricsOptions>(async function metrics (fastify, { version, ag
     decisionLookedUp: (name, result) => { lookups.inc({ upstream: name, result }) },
     eventSent: type => { sent.inc({ type }) },
     eventDropped: type => { dropped.inc({ type }) },
+    eventsLost: events => { lost.inc(events) },
     eventFailed: () => { failed.inc() },
     tokenIssued: () => { issued.inc() },
     tokenRejected: reason => { rejected.inc({ reason }) },

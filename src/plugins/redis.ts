@@ -84,7 +84,7 @@ export default fp<RedisPluginOptions>(async function redis (fastify, { config, c
       (isCluster(client) ? client.nodes('all').filter(node => node.status === 'ready').length : Number(client.status === 'ready'))
   })
 
-  await Promise.race([client.connect().catch(() => { /* logged by the handler above; it goes on trying */ }), sleep(BOOT_WAIT_MS)])
+  await Promise.race([client.connect().catch(() => { /* logged by the handler above; it goes on trying */ }), sleep(BOOT_WAIT_MS, undefined, { ref: false })])
   await inspect()
   if (config.production && state.evicting !== undefined) {
     throw new Error(`Redis evicts (maxmemory-policy ${state.evicting}): the limit would be switched off silently; set noeviction`)

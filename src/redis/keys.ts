@@ -14,6 +14,7 @@ export const keys = {
   userSessions: (userId: string) => `user:{${userId}}:sessions`,
   due: (tag: string) => `due:{${tag}}`,
   outbox: (tag: string) => `outbox:{${tag}}`,
+  lost: (tag: string) => `lost:{${tag}}`,
   pulse: (tag: string) => `pulse:{${tag}}`
 } as const
 

@@ -13,6 +13,7 @@ export const SCRIPTS = {
   endSession: { file: 'end-session.lua', numberOfKeys: 6 },
   reapSession: { file: 'reap-session.lua', numberOfKeys: 6 },
   acknowledgeEvents: { file: 'acknowledge-events.lua', numberOfKeys: 1 },
+  trimOutbox: { file: 'trim-outbox.lua', numberOfKeys: 2 },
   pulse: { file: 'pulse.lua', numberOfKeys: 1 }
 } as const satisfies Record<string, { file: string, numberOfKeys: number | undefined }>
 
@@ -38,6 +39,7 @@ declare module 'ioredis' {
     reapSession (session: Key, ended: Key, slots: Key, index: Key, due: Key, outbox: Key, sessionId: string, timeoutMs: number, graceUntilMs: number, endedTtlMs: number):
     Result<[code: number, nowMs: number, entryId: string, ended: string], Context>
     acknowledgeEvents (outbox: Key, ...entryIds: string[]): Result<[removed: number], Context>
+    trimOutbox (outbox: Key, lost: Key, events: number): Result<[removed: number, lost: number], Context>
     pulse (pulse: Key, maxGapMs: number, graceMs: number, sweepMs: number, ttlMs: number, sweep: '0' | '1'):
     Result<[nowMs: number, graceUntilMs: number, mine: number], Context>
   }

@@ -1,16 +1,19 @@
 import { runBatch } from '../../redis/batch.ts'
 import type { RedisClock } from '../../redis/clock.ts'
 import { keys, tagOfSlot } from '../../redis/keys.ts'
+import { occupiedSlots } from '../../redis/occupied.ts'
 import type { EventReason, OutboxEntry } from '../../redis/outbox.ts'
 import { parseRecord } from '../../redis/record.ts'
 import type { RedisClient } from '../../redis/scripts.ts'
 import { EVENT_TYPES, type EventType, type Metadata, type PlaybackEvent } from '../../schemas.ts'
 import type { EventSink } from './event-sink.ts'
+import type { OutboxCapacity } from './outbox-capacity.ts'
 import { type EventSubject, heartbeatEvent, lifecycleEvent } from './playback-event.ts'
 
 export interface RelayObserver {
   sent: (type: EventType) => void
   dropped: (type: EventType) => void
+  lost: (events: number) => void
   failed: (error: unknown) => void
 }
 
@@ -18,12 +21,14 @@ export interface RelayOptions {
   client: RedisClient
   clock: RedisClock
   sink: EventSink
+  capacity: OutboxCapacity
   observer: RelayObserver
 }
 
 /** Younger entries belong to the instance that wrote them; older ones it has failed to ship. */
 const LEFT_OVER_MS = 5_000
 const LEFT_OVER_COUNT = 500
+const SLOTS_AT_ONCE = 512
 /** Lifecycle events on their way to the sink; beyond this they stay in the outbox for the sweep, so memory stays bounded. */
 const MAX_IN_FLIGHT = 50_000
 const MAX_HEARTBEATS = 50_000
@@ -64,11 +69,13 @@ export class EventRelay {
 
   /** Ships what other instances, or this one, have left in the outboxes of these slots. */
   async shipLeftOvers (slots: readonly number[]): Promise<void> {
-    const { client, clock, sink } = this.#options
+    const { client, clock, sink, capacity } = this.#options
+    const occupied = await occupiedSlots(client, slots, slot => keys.outbox(tagOfSlot(slot)))
+    await capacity.enforce(slots, occupied)
     if (!sink.ready()) return
     const until = String(clock.nowMs() - LEFT_OVER_MS)
-    for (let start = 0; start < slots.length; start += 512) {
-      const chunk = slots.slice(start, start + 512)
+    for (let start = 0; start < occupied.length; start += SLOTS_AT_ONCE) {
+      const chunk = occupied.slice(start, start + SLOTS_AT_ONCE)
       const replies = await runBatch(client, chunk.map(slot => ({
         slot, add: pipeline => pipeline.xrange(keys.outbox(tagOfSlot(slot)), '-', until, 'COUNT', LEFT_OVER_COUNT)
       })))

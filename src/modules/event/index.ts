@@ -1,26 +1,32 @@
 import fp from 'fastify-plugin'
 import { EventRelay, type RelayObserver } from './event-relay.ts'
+import { OutboxCapacity, type OutboxLevel } from './outbox-capacity.ts'
 import { type EventSink, LogSink, type WriteLine } from './event-sink.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
     events: EventRelay
     eventSink: EventSink
+    outboxLevel: () => OutboxLevel
   }
 }
 
 export interface EventOptions {
   /** Where the log sink writes. */
   writeLine: WriteLine
+  /** Bytes per shard for events not yet delivered. */
+  outboxBytes: number
   observer: RelayObserver
 }
 
-export default fp<EventOptions>(async function event (fastify, { writeLine, observer }) {
+export default fp<EventOptions>(async function event (fastify, { writeLine, outboxBytes, observer }) {
   const { client, clock } = fastify.store
   const sink = new LogSink(writeLine)
-  const relay = new EventRelay({ client, clock, sink, observer })
+  const capacity = new OutboxCapacity({ client, maxBytes: outboxBytes, lost: observer.lost })
+  const relay = new EventRelay({ client, clock, sink, capacity, observer })
   fastify.decorate('eventSink', sink)
   fastify.decorate('events', relay)
+  fastify.decorate('outboxLevel', () => capacity.level)
   fastify.addSweepTask({ name: 'left-over events', run: async slots => { await relay.shipLeftOvers(slots) } })
   fastify.addHook('onClose', async () => {
     await relay.drain()

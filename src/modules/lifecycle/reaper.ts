@@ -1,6 +1,7 @@
 import { type BatchItem, runBatch } from '../../redis/batch.ts'
 import type { RedisClock } from '../../redis/clock.ts'
 import { keys, tagOfSlot } from '../../redis/keys.ts'
+import { occupiedSlots } from '../../redis/occupied.ts'
 import { type OutboxEntry, terminalEntry } from '../../redis/outbox.ts'
 import type { Pulse } from '../../redis/pulse.ts'
 import { parseRecord, type SessionRecord } from '../../redis/record.ts'
@@ -47,8 +48,9 @@ export class Reaper {
   async run (slots: readonly number[]): Promise<void> {
     const silent: Candidate[] = []
     let examined = 0
-    for (let start = 0; start < slots.length; start += SLOTS_AT_ONCE) {
-      const due = await this.#due(slots.slice(start, start + SLOTS_AT_ONCE))
+    const occupied = await occupiedSlots(this.#options.client, slots, slot => keys.due(tagOfSlot(slot)))
+    for (let start = 0; start < occupied.length; start += SLOTS_AT_ONCE) {
+      const due = await this.#due(occupied.slice(start, start + SLOTS_AT_ONCE))
       examined += due.length
       silent.push(...await this.#putOffLive(due))
     }
