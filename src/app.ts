@@ -91,6 +91,8 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
   await fastify.register(upstream, { identityUrl, contentUrl, deadlineMs: config.upstream.deadlineMs })
 
   await fastify.register(event, {
+    sink: config.event.sink,
+    heartbeats: config.event.heartbeats,
     writeLine,
     outboxBytes: config.event.outboxBytes,
     observer: { sent: measure.eventSent, dropped: measure.eventDropped, lost: measure.eventsLost, failed: measure.eventFailed }

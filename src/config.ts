@@ -2,13 +2,15 @@ import { createHmac } from 'node:crypto'
 import type { TSchema } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import { acceptedKeys, type PlaybackKey, signingKey } from './config/playback-keys.ts'
-import { redisTarget, type RedisTarget } from './config/redis-target.ts'
+import { addresses, redisTarget, type RedisTarget } from './config/redis-target.ts'
 import { type SettingName, type Settings, SettingsSchema } from './config/settings.ts'
 
 export type AuthConfig =
   | { mode: 'none' }
   | { mode: 'gateway', gatewaySecret: string }
   | { mode: 'jwt', issuer: string, audience: string, jwtSecret?: string, jwksUrl?: string }
+
+export type EventSinkConfig = { kind: 'log' } | { kind: 'kafka', brokers: string[], topic: string }
 
 /** The settings in the shape the code uses; frozen. Times are milliseconds unless the name says otherwise. */
 export interface Config {
@@ -22,7 +24,7 @@ export interface Config {
   idempotencySecret: string
   auth: AuthConfig
   session: { limit: number, timeoutMs: number, heartbeatMs: number, ttlMs: number, endedTtlMs: number, sweepMs: number }
-  event: { sink: 'log', outboxBytes: number }
+  event: { sink: EventSinkConfig, heartbeats: Settings['HEARTBEAT_EVENTS'], outboxBytes: number }
   postgresUrlGiven: boolean
 }
 
@@ -141,9 +143,18 @@ function build (settings: Settings, problems: string[]): Config {
       endedTtlMs: settings.ENDED_TTL,
       sweepMs: settings.SWEEP_INTERVAL
     },
-    event: { sink: settings.EVENT_SINK ?? 'log', outboxBytes: settings.OUTBOX_BYTES },
+    event: { sink: eventSink(settings, problems), heartbeats: settings.HEARTBEAT_EVENTS, outboxBytes: settings.OUTBOX_BYTES },
     postgresUrlGiven: settings.POSTGRES_URL !== undefined
   }
+}
+
+function eventSink (settings: Settings, problems: string[]): EventSinkConfig {
+  const brokers = settings.KAFKA_BROKERS
+  const kind = settings.EVENT_SINK ?? (brokers === undefined ? 'log' : 'kafka')
+  if (kind === 'log') return { kind }
+  if (brokers === undefined) problems.push('KAFKA_BROKERS: required with EVENT_SINK=kafka')
+  else addresses('KAFKA_BROKERS', brokers, problems)
+  return { kind, brokers: [...brokers ?? []], topic: settings.KAFKA_TOPIC }
 }
 
 function authConfig (settings: Settings, problems: string[]): AuthConfig {

@@ -58,7 +58,7 @@ function announce (address: string, dependencies: Dependencies): void {
   if (config.auth.mode === 'none') log.warn('AUTH_MODE=none: nobody proves user_id; never expose this')
   if (config.token.generated) log.warn('JWT_SECRET is not set: signing with the development secret')
   if (config.postgresUrlGiven) log.info('POSTGRES_URL is accepted and not used: there is no history yet')
-  log.info({ address, version, redis: dependencies.redisDescription, upstream: dependencies.upstreamDescription, events: config.event.sink, auth: config.auth.mode }, 'listening')
+  log.info({ address, version, redis: dependencies.redisDescription, upstream: dependencies.upstreamDescription, events: config.event.sink.kind, auth: config.auth.mode }, 'listening')
   if (config.production || cluster.isWorker) return
   log.info(`try: curl -s ${address}/api/playback/session -H 'content-type: application/json' -d '{"user_id":"user123","profile_id":"profile456","content_id":"content789","device_id":"device101"}'`)
   log.info(`documentation: ${address}/docs`)

@@ -52,7 +52,8 @@ function fromUrl (text: string, db: number, credentials: { username?: string, pa
   }
 }
 
-function addresses (name: SettingName, texts: readonly string[], problems: string[]): Address[] {
+/** Reads `host:port` entries; reports the variable's name, once. */
+export function addresses (name: SettingName, texts: readonly string[], problems: string[]): Address[] {
   const parsed: Address[] = []
   for (const text of texts) {
     const match = /^(?:\[([0-9a-fA-F:]+)\]|([^\s:/]+)):(\d{1,5})$/.exec(text)

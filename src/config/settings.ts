@@ -60,7 +60,10 @@ export const SettingsSchema = Type.Object({
   ENDED_TTL: duration('1h', 'How long an ended session is remembered; at least `JWT_EXPIRATION`.'),
   SWEEP_INTERVAL: duration('5s', 'How often silent sessions and left-over events are looked for.'),
 
-  EVENT_SINK: Type.Optional(choice(['log'], 'Where playback events go; `log`: one line each on standard output.', 'log')),
+  EVENT_SINK: Type.Optional(choice(['kafka', 'log'], 'Where playback events go; `log`: one line each on standard output. Default: `kafka` when `KAFKA_BROKERS` is set, else `log`.')),
+  KAFKA_BROKERS: list('Some of the Kafka brokers, `host:port,host:port`.'),
+  KAFKA_TOPIC: Type.String({ default: 'playback.events', pattern: '^[a-zA-Z0-9._-]{1,249}$', description: 'Topic of the playback events; it must exist.' }),
+  HEARTBEAT_EVENTS: choice(['all', 'sampled', 'off'], 'Heartbeat events: of every heartbeat, of the first one in each minute of a session, or none.', 'all'),
   OUTBOX_BYTES: Type.Integer({ default: '268435456', minimum: 65_536, maximum: 2 ** 40, description: 'Redis memory, in bytes and per shard, for events not yet delivered; the oldest go first, counted.' }),
 
   CORS_ORIGINS: list('Origins of browser players, comma separated; `*` for any. Unset: no CORS.'),

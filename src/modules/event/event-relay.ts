@@ -17,10 +17,16 @@ export interface RelayObserver {
   failed: (error: unknown) => void
 }
 
+/** Which heartbeats become events: all, the first of a session in each minute, or none. */
+export type HeartbeatSampling = 'all' | 'sampled' | 'off'
+
+export interface BeatFacts { seq: number, beatMs: number, previousBeatMs: number, position: number, metadata: Metadata | undefined }
+
 export interface RelayOptions {
   client: RedisClient
   clock: RedisClock
   sink: EventSink
+  heartbeats: HeartbeatSampling
   capacity: OutboxCapacity
   observer: RelayObserver
 }
@@ -33,6 +39,7 @@ const SLOTS_AT_ONCE = 512
 const MAX_IN_FLIGHT = 50_000
 const MAX_HEARTBEATS = 50_000
 const HEARTBEAT_FLUSH_MS = 100
+const DRAIN_MS = 5_000
 
 /** Brings events from the outbox to the sink, and removes them from it once they are safe there. */
 export class EventRelay {
@@ -58,7 +65,9 @@ export class EventRelay {
   }
 
   /** Queues a heartbeat event, the latest per session. Under pressure it is dropped, and the drop is counted. */
-  heartbeat (subject: EventSubject, beat: { seq: number, beatMs: number, position: number, metadata: Metadata | undefined }): void {
+  heartbeat (subject: EventSubject, beat: BeatFacts): void {
+    const { heartbeats } = this.#options
+    if (heartbeats === 'off' || (heartbeats === 'sampled' && sameMinute(beat.beatMs, beat.previousBeatMs))) return
     if (!this.#heartbeats.has(subject.sessionId) && this.#heartbeats.size >= MAX_HEARTBEATS) {
       this.#options.observer.dropped('playback.heartbeat')
       return
@@ -85,11 +94,12 @@ export class EventRelay {
     await this.#acknowledge()
   }
 
-  /** Ships what is queued and waits until what is under way is settled. */
+  /** Ships what is queued and waits a while for what is under way; the rest stays in the outbox for another instance. */
   async drain (): Promise<void> {
     clearTimeout(this.#flushTimer)
     this.#flushHeartbeats()
-    while (this.#inFlight.size > 0) await new Promise(resolve => setTimeout(resolve, 5))
+    const deadline = performance.now() + DRAIN_MS
+    while (this.#inFlight.size > 0 && performance.now() < deadline) await new Promise(resolve => setTimeout(resolve, 5))
     await this.#acknowledge()
   }
 
@@ -135,6 +145,8 @@ export class EventRelay {
     }
   }
 }
+
+const sameMinute = (a: number, b: number) => Math.floor(a / 60_000) === Math.floor(b / 60_000)
 
 /** Reads XRANGE's reply: `[id, [field, value, …]]…`. Entries of another shape are left where they are. */
 function readEntries (slot: number, reply: unknown): OutboxEntry[] {

@@ -1,5 +1,7 @@
 import fp from 'fastify-plugin'
-import { EventRelay, type RelayObserver } from './event-relay.ts'
+import type { EventSinkConfig } from '../../config.ts'
+import { EventRelay, type HeartbeatSampling, type RelayObserver } from './event-relay.ts'
+import { KafkaSink } from './kafka-sink.ts'
 import { OutboxCapacity, type OutboxLevel } from './outbox-capacity.ts'
 import { type EventSink, LogSink, type WriteLine } from './event-sink.ts'
 
@@ -12,6 +14,8 @@ declare module 'fastify' {
 }
 
 export interface EventOptions {
+  sink: EventSinkConfig
+  heartbeats: HeartbeatSampling
   /** Where the log sink writes. */
   writeLine: WriteLine
   /** Bytes per shard for events not yet delivered. */
@@ -19,11 +23,21 @@ export interface EventOptions {
   observer: RelayObserver
 }
 
-export default fp<EventOptions>(async function event (fastify, { writeLine, outboxBytes, observer }) {
+export default fp<EventOptions>(async function event (fastify, { sink: to, heartbeats, writeLine, outboxBytes, observer }) {
   const { client, clock } = fastify.store
-  const sink = new LogSink(writeLine)
+  const sink: EventSink = to.kind === 'log'
+    ? new LogSink(writeLine)
+    : new KafkaSink({
+      ...to,
+      clientId: 'viewing-service',
+      log: {
+        debug: (details, text) => { fastify.log.debug(details, text) },
+        info: (details, text) => { fastify.log.info(details, text) },
+        warn: (details, text) => { fastify.log.warn(details, text) }
+      }
+    })
   const capacity = new OutboxCapacity({ client, maxBytes: outboxBytes, lost: observer.lost })
-  const relay = new EventRelay({ client, clock, sink, capacity, observer })
+  const relay = new EventRelay({ client, clock, sink, heartbeats, capacity, observer })
   fastify.decorate('eventSink', sink)
   fastify.decorate('events', relay)
   fastify.decorate('outboxLevel', () => capacity.level)

@@ -70,7 +70,7 @@ export class Lifecycle {
     const { sessions, events, heartbeatMs } = this.#parts
     const renewal = await sessions.heartbeat(identity.sessionId, position)
     if (renewal.outcome === 'absent') throw await this.#goneProblem(identity.sessionId)
-    events.heartbeat(identity, { seq: renewal.seq, beatMs: renewal.beatMs, position, metadata })
+    events.heartbeat(identity, { ...renewal, position, metadata })
     return {
       session_id: identity.sessionId,
       status: renewal.status,
@@ -101,7 +101,7 @@ export class Lifecycle {
         const problem = await this.#goneProblem(identity.sessionId).catch((error: unknown) => storeProblem(error) ?? error)
         results[index] = { session_id: identity.sessionId, ...failed(problem) }
       } else {
-        events.heartbeat(identity, { seq: renewal.seq, beatMs: renewal.beatMs, position: beat.position, metadata: beat.metadata })
+        events.heartbeat(identity, { ...renewal, position: beat.position, metadata: beat.metadata })
         results[index] = { status: 200, session_id: identity.sessionId, position: beat.position, ...this.#renewedToken(identity, claims) }
       }
     }))

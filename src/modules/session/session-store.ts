@@ -16,7 +16,7 @@ export type SessionView =
   | { state: 'absent' }
 
 export type Renewal =
-  | { outcome: 'renewed', status: LiveStatus, seq: number, beatMs: number, heardAt: string }
+  | { outcome: 'renewed', status: LiveStatus, seq: number, beatMs: number, previousBeatMs: number, heardAt: string }
   | { outcome: 'absent' }
 
 export type Change =
@@ -119,9 +119,9 @@ export class SessionStore {
     })
   }
 
-  #renewal ([code, nowMs, status, seq]: [number, number, string, number, number], heardAt: string): Renewal {
+  #renewal ([code, nowMs, status, seq, previousBeatMs]: [number, number, string, number, number], heardAt: string): Renewal {
     this.#clock.observe(nowMs)
     if (code !== HeartbeatCodes.renewed) return { outcome: 'absent' }
-    return { outcome: 'renewed', status: status === 'paused' ? 'paused' : 'active', seq, beatMs: nowMs, heardAt }
+    return { outcome: 'renewed', status: status === 'paused' ? 'paused' : 'active', seq, beatMs: nowMs, previousBeatMs, heardAt }
   }
 }
