@@ -10,4 +10,5 @@
 
 local keep = redis.call('XLEN', KEYS[1]) - tonumber(ARGV[1])
 local removed = redis.call('XTRIM', KEYS[1], 'MAXLEN', math.max(keep, 0))
+if keep <= 0 then redis.call('DEL', KEYS[1]) end
 return { removed, redis.call('INCRBY', KEYS[2], removed) }

@@ -1,4 +1,5 @@
 import { createHmac } from 'node:crypto'
+import { isIP } from 'node:net'
 import type { TSchema } from '@sinclair/typebox'
 import { Value } from '@sinclair/typebox/value'
 import { acceptedKeys, type PlaybackKey, signingKey } from './config/playback-keys.ts'
@@ -49,11 +50,13 @@ const UNITS: Record<string, number> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000
  * @throws ConfigError naming every invalid variable.
  */
 export function loadConfig (env: Readonly<Record<string, string | undefined>>): Config {
-  const problems: string[] = []
-  const settings = readSettings(env, problems)
-  if (settings === undefined) throw new ConfigError(problems)
-  const config = build(settings, problems)
-  checkRelations(settings, config, problems)
+  const { settings, invalid, problems } = readSettings(env)
+  const further: string[] = []
+  const config = build(settings, further)
+  checkFormats(settings, further)
+  checkRelations(settings, config, further)
+  // What is said about a variable that is already refused would be about the default in its place.
+  problems.push(...further.filter(problem => !invalid.some(name => new RegExp(`\\b${name}\\b`).test(problem))))
   if (problems.length > 0) throw new ConfigError(problems)
   return deepFreeze(config)
 }
@@ -67,20 +70,26 @@ export function parseDuration (text: string): number | undefined {
   return total
 }
 
-function readSettings (env: Readonly<Record<string, string | undefined>>, problems: string[]): Settings | undefined {
+/** The settings, with the default in the place of every invalid one, so that the rules between the others can still be checked. */
+function readSettings (env: Readonly<Record<string, string | undefined>>): { settings: Settings, invalid: SettingName[], problems: string[] } {
   const values: Record<string, unknown> = {}
-  for (const [name, schema] of Object.entries<TSchema>(SettingsSchema.properties)) {
-    const text = env[name]?.trim() || (schema.default as string | undefined)
-    if (text !== undefined) values[name] = convert(text, schema)
+  const invalid: SettingName[] = []
+  const problems: string[] = []
+  for (const name of Object.keys(SettingsSchema.properties) as SettingName[]) {
+    const schema: TSchema = SettingsSchema.properties[name]
+    const fallback: unknown = schema.default === undefined ? undefined : convert(String(schema.default), schema)
+    const text = env[name]?.trim()
+    const value = text ? convert(text, schema) : fallback
+    const valid = value === undefined || Value.Check(schema, value)
+    if (!valid) {
+      invalid.push(name)
+      problems.push(`${name}: ${expectation(schema)}`)
+    }
+    const used = valid ? value : fallback
+    if (used !== undefined) values[name] = used
   }
-  const seen = new Set<string>()
-  for (const error of Value.Errors(SettingsSchema, values)) {
-    const name = error.path.split('/')[1] ?? ''
-    if (seen.has(name)) continue
-    seen.add(name)
-    problems.push(`${name}: ${expectation(SettingsSchema.properties[name as SettingName])}`)
-  }
-  return Value.Check(SettingsSchema, values) ? values : undefined
+  if (!Value.Check(SettingsSchema, values)) throw new TypeError('a default of the settings does not fit its schema')
+  return { settings: values, invalid, problems }
 }
 
 /** What cannot be converted stays text, so that the schema check names it. */
@@ -93,7 +102,7 @@ function convert (text: string, schema: TSchema): unknown {
 }
 
 function expectation (schema: TSchema): string {
-  if (schema.unit === 'duration') return 'must be a duration such as 500ms, 90s, 24h'
+  if (schema.unit === 'duration') return 'must be a duration such as 500ms, 90s, 24h, more than 0 and at most 365d'
   if (Array.isArray(schema.enum)) return `must be one of ${schema.enum.join(', ')}`
   if (schema.type === 'integer') return `must be a whole number from ${schema.minimum} to ${schema.maximum}`
   if (schema.type === 'boolean') return 'must be true or false'
@@ -178,6 +187,28 @@ function authConfig (settings: Settings, problems: string[]): AuthConfig {
   }
 }
 
+/** What a pattern cannot tell. */
+function checkFormats (settings: Settings, problems: string[]): void {
+  for (const name of ['IDENTITY_URL', 'CONTENT_URL', 'AUTH_JWKS_URL', 'POSTGRES_URL'] as const) {
+    const value = settings[name]
+    if (value !== undefined && !URL.canParse(value)) problems.push(`${name}: must be a URL`)
+  }
+  if (settings.TRUST_PROXY?.some(entry => !isSubnet(entry))) problems.push('TRUST_PROXY: each entry must be an IP address or a subnet such as 10.0.0.0/8')
+  if (settings.CORS_ORIGINS?.some(entry => entry !== '*' && !isOrigin(entry))) {
+    problems.push('CORS_ORIGINS: each entry must be * or an origin such as https://player.example.com, without a path')
+  }
+}
+
+function isSubnet (text: string): boolean {
+  const [address = '', prefix, ...rest] = text.split('/')
+  const version = isIP(address)
+  return version !== 0 && rest.length === 0 && (prefix === undefined || (/^\d{1,3}$/.test(prefix) && Number(prefix) <= (version === 4 ? 32 : 128)))
+}
+
+function isOrigin (text: string): boolean {
+  return /^https?:/.test(text) && URL.canParse(text) && new URL(text).origin === text
+}
+
 /** Rules between variables, and what production refuses. */
 function checkRelations (settings: Settings, config: Config, problems: string[]): void {
   const { session, token } = config
@@ -185,7 +216,8 @@ function checkRelations (settings: Settings, config: Config, problems: string[])
   require(session.timeoutMs < 7_200_000, 'SESSION_TIMEOUT: must be under 2h')
   require(session.ttlMs >= 10 * session.timeoutMs, 'SESSION_TTL: must be at least 10 times SESSION_TIMEOUT')
   require(2 * session.heartbeatMs <= session.timeoutMs, 'HEARTBEAT_INTERVAL: must be at most half of SESSION_TIMEOUT')
-  require(session.heartbeatMs >= 1_000, 'HEARTBEAT_INTERVAL: must be at least 1s')
+  // Clients are told whole seconds: a rounded interval could be longer than half of T.
+  require(session.heartbeatMs >= 1_000 && session.heartbeatMs % 1_000 === 0, 'HEARTBEAT_INTERVAL: must be whole seconds, at least 1s')
   require(token.lifeSeconds * 1_000 >= 2 * session.heartbeatMs, 'JWT_EXPIRATION: must be at least twice HEARTBEAT_INTERVAL')
   require(session.endedTtlMs >= token.lifeSeconds * 1_000, 'ENDED_TTL: must be at least JWT_EXPIRATION')
   const playback = [token.signing, ...token.accepted].map(key => key.material)
@@ -202,7 +234,7 @@ function checkRelations (settings: Settings, config: Config, problems: string[])
   const strong = (name: string, value: string | undefined): void => {
     require(value === undefined || isStrong(value), `${name}: too weak for production: ${MIN_SECRET_BYTES} random bytes or more`)
   }
-  for (const key of [token.signing, ...token.accepted]) {
+  for (const key of token.generated ? token.accepted : [token.signing, ...token.accepted]) {
     if (key.alg === 'HS256') strong(key === token.signing ? 'JWT_SECRET' : 'JWT_SECRETS_ACCEPTED', key.material)
   }
   for (const name of ['AUTH_JWT_SECRET', 'AUTH_GATEWAY_SECRET', 'IDEMPOTENCY_SECRET'] as const) strong(name, settings[name])

@@ -23,6 +23,8 @@ export function signingKey (text: string, problems: string[]): PlaybackKey {
   return { kid: '', alg: 'HS256', material: text }
 }
 
+const PEM = /-----BEGIN [^-]+-----[^-]+-----END [^-]+-----/g
+
 /** The keys that only verify, from `JWT_SECRETS_ACCEPTED`. */
 export function acceptedKeys (text: string | undefined, problems: string[]): PlaybackKey[] {
   if (text === undefined) return []
@@ -30,7 +32,10 @@ export function acceptedKeys (text: string | undefined, problems: string[]): Pla
     return text.split(',').map(item => item.trim()).filter(item => item !== '').map(material => ({ kid: keyId(material), alg: 'HS256', material }))
   }
   try {
-    return (text.replaceAll('\\n', '\n').match(/-----BEGIN [^-]+-----[^-]+-----END [^-]+-----/g) ?? []).map(pem => {
+    const pems = text.replaceAll('\\n', '\n')
+    // A key that is cut off or mixed with secrets would else be passed over, and its tokens refused.
+    if (pems.replace(PEM, '').replace(/[\s,]/g, '') !== '') throw new Error('something else')
+    return (pems.match(PEM) ?? []).map(pem => {
       const publicKey = createPublicKey(pem)
       const alg = pairAlgorithm(publicKey)
       if (alg === undefined) throw new Error('curve')

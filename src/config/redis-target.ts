@@ -36,6 +36,7 @@ function fromUrl (text: string, db: number, credentials: { username?: string, pa
     const url = new URL(text)
     const path = url.pathname.replace('/', '')
     if (path !== '' && !/^\d{1,2}$/.test(path)) throw new Error('database')
+    if (url.hostname === '') throw new Error('host')
     return {
       kind: 'single',
       host: url.hostname.replace(/^\[|\]$/g, ''),

@@ -23,7 +23,7 @@ export const SettingsSchema = Type.Object({
   SHUTDOWN_DELAY: duration('1s', 'After SIGTERM: how long requests are still taken while readiness is already off.'),
 
   REDIS_URL: url('redis|rediss', 'One Redis server, `redis://[user:password@]host:port[/db]`; `rediss://` for TLS. Wins over `REDIS_ADDR`.'),
-  REDIS_ADDR: Type.Optional(Type.String({ pattern: '^[^\\s:/]+:[0-9]{1,5}$', description: 'One Redis server, `host:port`.' })),
+  REDIS_ADDR: Type.Optional(Type.String({ pattern: '^\\S+:[0-9]{1,5}$', maxLength: 300, description: 'One Redis server, `host:port`.' })),
   REDIS_CLUSTER: list('Redis Cluster: some of its nodes, `host:port,host:port`.'),
   REDIS_SENTINELS: list('Redis Sentinel: the sentinels, `host:port,host:port`.'),
   REDIS_SENTINEL_NAME: Type.String({ default: 'mymaster', minLength: 1, maxLength: 128, description: 'Name of the master that the sentinels watch.' }),

@@ -29,13 +29,12 @@ export class KafkaSink implements EventSink {
   #queues: PartitionQueue[] = []
   #closed = false
   #stalled = false
-  readonly #connecting: Promise<void>
 
   /** Connects in the background: a service starts without Kafka. */
   constructor (options: KafkaSinkOptions) {
     this.#options = options
     this.#kafka = new Kafka(clientConfig(options))
-    this.#connecting = this.#connect()
+    this.#connect().catch(() => { /* it catches by itself */ })
   }
 
   ready (): boolean {
@@ -59,8 +58,7 @@ export class KafkaSink implements EventSink {
   async close (): Promise<void> {
     this.#closed = true
     for (const queue of this.#queues) queue.close()
-    await this.#producer?.disconnect().catch(() => { /* it may never have been connected */ })
-    await this.#connecting
+    await this.#producer?.disconnect().catch(() => { /* Kafka may be away */ })
   }
 
   /** Kafka's default: murmur2 of the key, so that any other producer of the platform would choose the same. */
@@ -74,6 +72,7 @@ export class KafkaSink implements EventSink {
     for (let attempt = 1; !this.#closed; attempt++) {
       try {
         const partitions = await this.#countPartitions()
+        if (this.#closed) return
         await this.#renewProducer()
         this.#queues = Array.from({ length: partitions }, (_, partition) => new PartitionQueue({
           topic, partition, send: async request => await this.#send(request), renew: async () => { await this.#renewProducer() }
@@ -88,7 +87,8 @@ export class KafkaSink implements EventSink {
   }
 
   async #countPartitions (): Promise<number> {
-    const admin = this.#kafka.admin()
+    // The attempts are counted by `#connect`; kafkajs' own would go on for ever.
+    const admin = this.#kafka.admin({ retry: { retries: 1 } })
     try {
       await admin.connect()
       const { topics } = await admin.fetchTopicMetadata({ topics: [this.#options.topic] })

@@ -41,9 +41,16 @@ export class OutboxCapacity {
     const capacity = maxBytes * masters(client).length * swept.length / SLOTS
     if (this.#level.bytes <= capacity) return
     const share = 1 - capacity / this.#level.bytes
-    const items: BatchItem[] = occupied.map((slot, index) => ({
-      slot, add: pipeline => pipeline.trimOutbox(key(slot), keys.lost(tagOfSlot(slot)), Math.ceil((lengths[index] ?? 0) * share))
-    }))
+    const items: BatchItem[] = []
+    // Nearly one to begin with: being a byte past the capacity costs an event, else it would last for ever.
+    let due = 0.999_999
+    for (const [index, slot] of occupied.entries()) {
+      // Whole events only; what a slot falls short of, the next one makes up.
+      due += (lengths[index] ?? 0) * share
+      const events = Math.min(Math.floor(due), lengths[index] ?? 0)
+      due -= events
+      if (events > 0) items.push({ slot, add: pipeline => pipeline.trimOutbox(key(slot), keys.lost(tagOfSlot(slot)), events) })
+    }
     for (const reply of await runBatch(client, items)) {
       if (reply.ok && Array.isArray(reply.value)) lost(Number(reply.value[0]))
     }
