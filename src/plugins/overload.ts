@@ -13,7 +13,7 @@ declare module 'fastify' {
 }
 
 /** Event-loop delay from which a class is refused, ms. */
-const LIMITS: Record<LoadClass, number> = { start: 250, read: 500, heartbeat: 1_000, never: Infinity }
+const LIMITS: Record<LoadClass, number> = { start: 500, read: 1_000, heartbeat: 2_000, never: Infinity }
 
 export default fp<{ shed: (kind: LoadClass) => void }>(async function overload (fastify, { shed }) {
   await fastify.register(underPressure, {
