@@ -7,7 +7,7 @@ import { buildApp } from './app.ts'
 import { type Config, ConfigError, loadConfig } from './config.ts'
 import { type Dependencies, resolveDependencies } from './embedded/dependencies.ts'
 import { createLogger } from './logger.ts'
-import { runPrimary, workerMetrics } from './workers.ts'
+import { joinMetrics, runPrimary, workerMetrics } from './workers.ts'
 
 /** Process entry: the only reader of the environment. One process, or a primary and its workers. */
 const { version }: { version: string } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'))
@@ -27,6 +27,7 @@ const log = createLogger(config.log, process.stdout.isTTY)
 
 async function serve (dependencies: Dependencies): Promise<void> {
   let draining = false
+  if (cluster.isWorker) joinMetrics()
   const events = pino.destination({ fd: 1, sync: false, minLength: 0 })
   const app = await buildApp({
     config,

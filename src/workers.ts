@@ -43,7 +43,7 @@ export async function runPrimary (config: Config, log: Logger, dependencies: Dep
     const workers = Object.values(cluster.workers ?? {}).filter(worker => worker !== undefined)
     await Promise.all(workers.map(async worker => {
       const ended = once(worker, 'exit')
-      worker.kill('SIGTERM')
+      worker.process.kill('SIGTERM') // worker.kill() would first cut its connections
       await ended
     }))
     await dependencies.close()
@@ -53,6 +53,12 @@ export async function runPrimary (config: Config, log: Logger, dependencies: Dep
 async function answer (registry: InstanceType<typeof client.AggregatorRegistry>, worker: Worker, id: string): Promise<void> {
   const reply: MetricsAnswer = { type: 'metrics-answer', id, text: await registry.clusterMetrics() }
   worker.send(reply)
+}
+
+/** In a worker: answers the primary's questions for metrics from now on. */
+export function joinMetrics (): void {
+  // Its constructor is what listens; a worker needs nothing else of it.
+  Reflect.construct(client.AggregatorRegistry, [])
 }
 
 /** In a worker: the metrics of all workers, from the primary. @throws Error when it does not answer in time. */
