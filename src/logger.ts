@@ -1,5 +1,5 @@
 import { ecsFormat } from '@elastic/ecs-pino-format'
-import { pino, type LoggerOptions } from 'pino'
+import { type DestinationStream, type LoggerOptions, pino } from 'pino'
 import type { Config } from './config.ts'
 
 /** Credentials never reach a line, whoever logs the request. */
@@ -9,20 +9,19 @@ const REDACT = ['req.headers.authorization', 'req.headers["x-gateway-secret"]', 
  * The service's own log. `auto` writes for people on a terminal and JSON elsewhere. URLs are cut at the query and user ids in paths
  * are masked, so no line at `info` names a user.
  */
-export function createLogger (log: Config['log'], terminal: boolean) {
+export function createLogger (log: Config['log'], terminal: boolean, destination?: DestinationStream) {
   const format = log.format === 'auto' ? (terminal ? 'pretty' : 'json') : log.format
   const options: LoggerOptions = {
     ...(format === 'ecs' ? ecsFormat() : {}),
     level: log.level,
-    redact: REDACT
+    redact: REDACT,
+    serializers: {
+      req: (request: { method: string, url: string, id?: string }) => ({ method: request.method, url: maskPath(request.url), id: request.id }),
+      res: (reply: { statusCode: number }) => ({ statusCode: reply.statusCode })
+    }
   }
-  const serializers = {
-    req: (request: { method: string, url: string, id?: string }) => ({ method: request.method, url: maskPath(request.url), id: request.id }),
-    res: (reply: { statusCode: number }) => ({ statusCode: reply.statusCode })
-  }
-  if (format === 'ecs') return pino(options)
-  if (format === 'json') return pino({ ...options, serializers })
-  return pino({ ...options, serializers, transport: { target: 'pino-pretty', options: { ignore: 'pid,hostname', translateTime: 'HH:MM:ss' } } })
+  if (format === 'pretty') return pino({ ...options, transport: { target: 'pino-pretty', options: { ignore: 'pid,hostname', translateTime: 'HH:MM:ss' } } })
+  return destination === undefined ? pino(options) : pino(options, destination)
 }
 
 /** The path without its query, and without the user id where there is one. */

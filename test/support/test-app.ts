@@ -1,8 +1,8 @@
 import type { FastifyInstance } from 'fastify'
-import pino from 'pino'
 import type { Test } from 'tap'
 import { buildApp } from '../../src/app.ts'
 import { loadConfig } from '../../src/config.ts'
+import { createLogger } from '../../src/logger.ts'
 import type { RedisTarget } from '../../src/config/redis-target.ts'
 import type { PlaybackEvent } from '../../src/schemas.ts'
 import { type StubUpstream, startStubUpstream } from './stub-upstream.ts'
@@ -26,7 +26,7 @@ export async function buildTestApp (t: Test, redisUrl: string, env: Record<strin
   const app = await buildApp({
     config,
     version: '0.0.0-test',
-    logger: pino({ level: 'info' }, { write: line => { log.push(line) } }),
+    logger: createLogger({ level: 'info', format: 'json' }, false, { write: line => { log.push(line) } }),
     connect: { target, commandTimeoutMs: config.redis.commandTimeoutMs },
     identityUrl: upstream.identityUrl,
     contentUrl: upstream.contentUrl,
