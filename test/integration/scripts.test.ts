@@ -1,0 +1,179 @@
+import { Redis } from 'ioredis'
+import t from 'tap'
+import { keys, randomSessionId, slotOf, tagOfSlot } from '../../src/redis/keys.ts'
+import { formatBeatBlock, formatRecord, parseEnded, parseRecord } from '../../src/redis/record.ts'
+import { defineScripts } from '../../src/redis/scripts.ts'
+import { startRedis } from '../support/redis-server.ts'
+import { requireRedis } from '../support/requirements.ts'
+
+const { program, skip } = requireRedis()
+const T = 90_000
+const TTL = 86_400_000
+const ENDED = 3_600_000
+
+/** Fails on a key that was not declared: nothing in Redis does for keys of one slot, until a slot migrates. */
+const KEY_GUARD = `local real = redis
+local redis = setmetatable({ call = function(command, ...)
+  local key = ...
+  if command ~= 'TIME' then
+    local declared = false
+    for _, known in ipairs(KEYS) do declared = declared or known == key end
+    if not declared then error('undeclared key ' .. tostring(key)) end
+  end
+  return real.call(command, ...)
+end }, { __index = real })`
+
+t.test('scripts on a cluster-enabled server, with undeclared keys refused', { skip }, async t => {
+  const server = await startRedis({ program, args: ['--cluster-enabled', 'yes'] })
+  t.teardown(async () => { await server.close() })
+  const redis = new Redis({ port: server.port })
+  t.teardown(() => { redis.disconnect() })
+  await redis.call('CLUSTER', 'ADDSLOTSRANGE', 0, 16_383)
+  while (!String(await redis.call('CLUSTER', 'INFO')).includes('cluster_state:ok')) await new Promise(resolve => setTimeout(resolve, 20))
+  defineScripts(redis, { shebang: true, prelude: KEY_GUARD })
+  let users = 0
+
+  function room (limit: number) {
+    const user = `u${users++}`
+    const tag = tagOfSlot(slotOf(user))
+    const shared = [keys.concurrency(user), keys.userSessions(user), keys.due(tag), keys.outbox(tag)]
+    const create = async (mode: 'probe' | 'decide', { id = randomSessionId(user), declared = [] as string[], named = 0, onLimit = 'reject', grace = 0 } = {}) => {
+      const [head, tail] = formatRecord({ sessionId: id, userId: user, profileId: 'p', contentId: 'c', deviceId: 'd', position: 0, limit, limitSource: 'default', fingerprint: '' }, new Date().toISOString())
+      const all = [keys.session(id), keys.ended(id), ...shared, ...declared.flatMap(member => [keys.session(member), keys.ended(member)])]
+      return { id, reply: await redis.createSession(all.length, ...all, id, head, tail, limit, T, TTL, ENDED, grace, mode, onLimit, named, 'winner', '', ...declared) }
+    }
+    const of = (id: string) => [keys.session(id), keys.ended(id), ...shared] as [string, string, string, string, string, string]
+    const silence = async (id: string): Promise<void> => { await redis.setrange(keys.session(id), 43, String(Date.now() - T - 1_000)) }
+    return { user, tag, shared, create, of, silence }
+  }
+
+  t.test('the guard itself catches an undeclared key', async t => {
+    redis.defineCommand('outlaw', { numberOfKeys: 1, lua: `#!lua\n${KEY_GUARD}\nreturn redis.call('GET', KEYS[1] .. 'x')` })
+    await t.rejects((redis as unknown as { outlaw: (key: string) => Promise<unknown> }).outlaw('{a}'), /undeclared key/)
+  })
+
+  t.test('a start writes slot, record, index, due time and event together; repeated it changes nothing', async t => {
+    const { user, tag, create } = room(3)
+    const { id, reply } = await create('probe')
+    t.equal(reply[0], 1)
+    t.equal(await redis.sismember(keys.concurrency(user), id), 1)
+    t.equal(await redis.sismember(keys.userSessions(user), id), 1)
+    t.ok(await redis.zscore(keys.due(tag), id))
+    t.equal(await redis.xlen(keys.outbox(tag)), 1)
+    t.equal(parseRecord(await redis.get(keys.session(id)) ?? '').beatMs, reply[1])
+    for (const key of [keys.session(id), keys.concurrency(user), keys.userSessions(user)]) t.ok(await redis.pttl(key) > TTL - 60_000, key)
+    t.equal((await create('probe', { id })).reply[0], 2)
+    t.equal(await redis.xlen(keys.outbox(tag)), 1)
+  })
+
+  t.test('at the limit a probe names the members and writes nothing; the decision refuses and lists them', async t => {
+    const { user, create } = room(2)
+    const held = [(await create('probe')).id, (await create('probe')).id]
+    const probe = await create('probe')
+    t.same(probe.reply.slice(3).sort(), [...held].sort())
+    t.equal(probe.reply[0], 4)
+    const decision = await create('decide', { declared: held })
+    t.equal(decision.reply[0], 5)
+    t.equal(decision.reply.length, 5)
+    t.equal(await redis.scard(keys.concurrency(user)), 2)
+    t.equal(await redis.exists(keys.session(decision.id)), 0)
+  })
+
+  t.test('the silent give way, but not in a grace; a member without a record goes without an event', async t => {
+    const { user, tag, create, silence } = room(2)
+    const silent = (await create('probe')).id
+    const lost = (await create('probe')).id
+    await silence(silent)
+    await redis.del(keys.session(lost))
+    t.equal((await create('decide', { declared: [silent], grace: Date.now() + T })).reply[0], 5, 'grace')
+    const { reply } = await create('decide', { declared: [silent, lost] })
+    t.equal(reply[0], 1)
+    t.equal(reply.length, 6, 'one ended session is told of')
+    t.equal(parseEnded(String(reply[5])).endReason, 'expired')
+    t.equal(await redis.scard(keys.concurrency(user)), 1)
+    t.equal(await redis.xlen(keys.outbox(tag)), 4, 'three starts, one end')
+  })
+
+  t.test('a take-over ends the oldest, as many as needed, and the named even where there is room', async t => {
+    const { user, create } = room(3)
+    const held: string[] = []
+    for (let i = 0; i < 3; i++) {
+      held.push((await create('probe')).id)
+      await new Promise(resolve => setTimeout(resolve, 2))
+    }
+    const { reply, id } = await create('decide', { declared: held, onLimit: 'supersede_oldest' })
+    t.equal(reply[0], 1)
+    const ended = parseEnded(String(reply[5]))
+    t.equal(ended.session.sessionId, held[0])
+    t.equal(ended.endReason, 'superseded')
+    t.equal(ended.endedBy, 'winner')
+    t.equal((await create('decide', { declared: [held[0] ?? ''], onLimit: 'supersede_oldest' })).reply[0], 4, 'without a declared member left it asks again')
+    const named = await create('probe', { declared: [id, randomSessionId(user)], named: 2 })
+    t.equal(named.reply[0], 1)
+    t.equal(await redis.exists(keys.session(id)), 0)
+    t.equal(await redis.scard(keys.concurrency(user)), 3)
+  })
+
+  t.test('a heartbeat renews, keeps a pause, and never creates or revives', async t => {
+    const { create, of } = room(3)
+    const { id } = await create('probe')
+    await redis.changeStatus(keys.session(id), of(id)[5], 'paused', 'playback.paused', '', new Date().toISOString(), '')
+    const beat = await redis.heartbeat(keys.session(id), formatBeatBlock(12.345, '2026-11-23T20:00:00.000Z'))
+    t.equal(beat[0], 1)
+    t.equal(beat[2], 'paused')
+    const record = parseRecord(await redis.get(keys.session(id)) ?? '')
+    t.same([record.status, record.position, record.seq, record.beatMs], ['paused', 12.345, 2, beat[1]])
+    await redis.endSession(...of(id), id, 'playback.stopped', 'client', 'stopped', '"d"', ENDED, '', '', '')
+    t.equal((await redis.heartbeat(keys.session(id), formatBeatBlock(1, '2026-11-23T20:00:00.000Z')))[0], 0)
+    t.equal(await redis.exists(keys.session(id)), 0, 'absent stays absent')
+  })
+
+  t.test('an ending releases everything once, and repeated answers the first', async t => {
+    const { user, tag, create, of } = room(3)
+    const { id } = await create('probe')
+    const end = async (reason: string) => await redis.endSession(...of(id), id, 'playback.stopped', 'client', reason, 'null', ENDED, '7          ', '2026-11-23T20:00:00.000Z', '')
+    const first = await end('stopped')
+    t.equal(first[0], 1)
+    t.equal(parseEnded(first[3]).session.position, 7)
+    t.equal(await redis.exists(keys.session(id), keys.concurrency(user)), 0)
+    t.equal(await redis.exists(keys.userSessions(user)), 0)
+    t.equal(await redis.zscore(keys.due(tag), id), null)
+    const second = await end('completed')
+    t.equal(second[0], 2)
+    t.equal(second[3], first[3])
+    t.equal(await redis.xlen(keys.outbox(tag)), 2)
+    t.ok(await redis.pttl(keys.ended(id)) > ENDED - 60_000)
+  })
+
+  t.test('of many reapers one ends a silent session; the living and those in grace are put off', async t => {
+    const { tag, create, of, silence } = room(3)
+    const { id } = await create('probe')
+    const reap = async (grace = 0) => await redis.reapSession(...of(id), id, T, grace, ENDED)
+    t.equal((await reap())[0], 2)
+    await silence(id)
+    t.equal((await reap(Date.now() + T))[0], 2, 'grace')
+    const codes = (await Promise.all(Array.from({ length: 5 }, async () => await reap()))).map(([code]) => code)
+    t.same(codes.sort(), [0, 0, 0, 0, 1])
+    t.equal(await redis.xlen(keys.outbox(tag)), 2, 'one start, one end')
+    await redis.zadd(keys.due(tag), 1, id)
+    t.equal((await reap())[0], 0, 'an entry without a record is forgotten')
+    t.equal(await redis.zscore(keys.due(tag), id), null)
+  })
+
+  t.test('a pulse hands a sweep to one instance per interval, and a gap in it opens a grace', async t => {
+    const key = keys.pulse('x')
+    const pulse = async () => await redis.pulse(key, 30_000, T, 5_000, TTL, '1')
+    t.same((await pulse()).slice(1), [0, 1])
+    t.same((await pulse()).slice(1), [0, 0])
+    await redis.set(key, `${Date.now() - 31_000}:0:0`)
+    const [now, grace] = await pulse()
+    t.equal(grace, now + T)
+  })
+
+  t.test('acknowledged events go, and the emptied stream with them', async t => {
+    const { tag, create } = room(3)
+    const { reply } = await create('probe')
+    t.same(await redis.acknowledgeEvents(keys.outbox(tag), String(reply[3])), [1])
+    t.equal(await redis.exists(keys.outbox(tag)), 0)
+  })
+})
