@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { createInterface } from 'node:readline'
-import { requireKafka, startKafka } from '../test/support/kafka-broker.ts'
+import { startKafka } from '../test/support/kafka-broker.ts'
+import { kafkaLibrary } from './kafka-library.mjs'
 
 /**
  * Everything at once, live: the service on its embedded Redis and stub services, Kafka where Java and Maven are, the engagement
@@ -18,8 +19,8 @@ const folder = await mkdtemp(join(tmpdir(), 'viewing-demo-'))
 const children: ChildProcess[] = []
 const curtain = new AbortController()
 
-const { library } = requireKafka()
-const kafka = library === '' ? undefined : await startKafka(library)
+const library = kafkaLibrary()
+const kafka = library === undefined ? undefined : await startKafka(library)
 if (kafka === undefined) say('no Java and Maven here: events go to the log sink, and from there to the consumer')
 else {
   await kafka.createTopic('playback.events', 3)

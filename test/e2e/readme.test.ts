@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -19,7 +19,9 @@ t.test('with nothing configured the service runs, the README\'s lines work one a
   t.ok(blocks.length > 0, 'the README has lines to try')
   const folder = mkdtempSync(join(tmpdir(), 'viewing-readme-'))
   t.teardown(() => { rmSync(folder, { recursive: true, force: true }) })
-  for (const block of blocks) {
+  const shell = process.env.CI === 'true' || ['bash', 'curl', 'sed', 'grep'].every(program => spawnSync(program, ['--version']).status === 0)
+  if (!shell) t.comment('the README\'s lines are not run: they need bash, curl, sed and grep')
+  for (const block of shell ? blocks : []) {
     t.doesNotThrow(() => { execFileSync('bash', ['-euo', 'pipefail', '-c', block], { cwd: folder, env: { ...process.env, URL: service.url }, stdio: 'pipe' }) })
   }
 
