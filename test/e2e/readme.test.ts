@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { createViewingClient } from '../../sdk/client.ts'
 import { startService } from '../support/service-process.ts'
+import { waitFor } from '../support/wait-for.ts'
 
 t.test('with nothing configured the service runs, the README\'s lines work one after another, and the SDK plays the main flow', async t => {
   const service = await startService({})
@@ -25,9 +26,13 @@ t.test('with nothing configured the service runs, the README\'s lines work one a
     t.doesNotThrow(() => { execFileSync('bash', ['-euo', 'pipefail', '-c', block], { cwd: folder, env: { ...process.env, URL: service.url }, stdio: 'pipe' }) })
   }
 
-  const started = await createViewingClient(service.url).POST('/api/playback/session', {
-    body: { user_id: 'sdk-user', profile_id: 'p', content_id: 'content789', device_id: 'd' }
-  })
+  // The first start of a cold process on a busy machine may pass its deadlines: 503 asks to try again.
+  const started = await waitFor('a start', async () => {
+    const answer = await createViewingClient(service.url).POST('/api/playback/session', {
+      body: { user_id: 'sdk-user', profile_id: 'p', content_id: 'content789', device_id: 'd' }
+    })
+    return answer.response.status === 503 ? undefined : answer
+  }, 30_000)
   t.equal(started.response.status, 201)
   const id = started.data?.session.session_id ?? ''
   const client = createViewingClient(service.url, started.data?.playback_token)
