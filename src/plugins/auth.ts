@@ -1,10 +1,8 @@
-import { createHash, timingSafeEqual } from 'node:crypto'
-import fastifyJwt from '@fastify/jwt'
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { AuthConfig } from '../config.ts'
-import { ProblemError } from '../problems.ts'
-import { JwksKeys } from './auth/jwks-keys.ts'
+import { PLAYBACK_ISSUER, registerAccessTokens } from './auth/access-tokens.ts'
+import { bearerOf, Gateway, unauthorized } from './auth/credentials.ts'
 import type { Principal } from './auth/principal.ts'
 
 export { mayActFor, type Principal } from './auth/principal.ts'
@@ -17,16 +15,13 @@ export interface Auth {
   user: Hook
   /** For one session: its playback token, its user, or a service credential. */
   session: Hook
-  /** As `session`; without an Authorization header the token may be in the body, which is only there after parsing. */
+  /** As `session`; without a credential in the headers the token may be in the body, which is only there after parsing. */
   beacon: { onRequest: Hook, preValidation: Hook }
 }
 
 declare module 'fastify' {
   interface FastifyInstance { auth: Auth }
-  interface FastifyRequest {
-    principal: Principal | null
-    verifyAccessToken: (options?: { decode?: object, verify?: object }) => Promise<Record<string, unknown>>
-  }
+  interface FastifyRequest { principal: Principal | null }
 }
 
 export interface AuthOptions {
@@ -35,70 +30,14 @@ export interface AuthOptions {
   nowMs: () => number
 }
 
-const ADMIN_SCOPE = 'playback:admin'
-const LEEWAY_SECONDS = 5
-const USER_ID = /^[A-Za-z0-9._:@|+=-]{1,128}$/
-const ACCESS_ALGORITHMS = ['RS256', 'ES256', 'EdDSA'] as const
-
+/**
+ * Who calls? Sets `request.principal`, or ends the request with 401 (503 while the platform's keys cannot be had).
+ * What the caller may then do is decided where it is done.
+ */
 export default fp<AuthOptions>(async function auth (fastify, { auth: config, nowMs }) {
   fastify.decorateRequest('principal', null)
-  if (config.mode === 'jwt') await registerAccessTokens()
-
-  /** Access tokens are verified with the platform's keys alone: a playback token cannot pass, whatever it claims. */
-  async function registerAccessTokens (): Promise<void> {
-    if (config.mode !== 'jwt') return
-    const { jwtSecret, jwksUrl, issuer, audience } = config
-    const jwks = jwksUrl === undefined ? undefined : new JwksKeys(jwksUrl)
-    await fastify.register(fastifyJwt, {
-      namespace: 'access',
-      jwtVerify: 'verifyAccessToken',
-      decode: { complete: true },
-      secret: async (_request: FastifyRequest, token: unknown) => {
-        if (jwtSecret !== undefined) return jwtSecret
-        const { kid, alg } = headerOf(token)
-        const key = await jwks?.find(kid)
-        if (key === undefined || key.alg !== alg) throw unauthorized()
-        return key.pem
-      },
-      verify: {
-        algorithms: jwtSecret === undefined ? [...ACCESS_ALGORITHMS] : ['HS256'],
-        allowedIss: issuer,
-        allowedAud: audience,
-        requiredClaims: ['sub', 'exp', 'iss', 'aud'],
-        ignoreExpiration: true,
-        ignoreNotBefore: true
-      }
-    })
-  }
-
-  async function byAccessToken (request: FastifyRequest): Promise<Principal> {
-    if (config.mode !== 'jwt') throw unauthorized()
-    let claims: Record<string, unknown>
-    try {
-      claims = await request.verifyAccessToken()
-    } catch (error) {
-      throw error instanceof ProblemError ? error : unauthorized()
-    }
-    const { sub, exp, nbf } = claims
-    const now = nowMs() / 1_000
-    if (typeof exp !== 'number' || now >= exp + LEEWAY_SECONDS) throw unauthorized()
-    if (nbf !== undefined && (typeof nbf !== 'number' || now < nbf - LEEWAY_SECONDS)) throw unauthorized()
-    if (scopesOf(claims).includes(ADMIN_SCOPE)) return { kind: 'admin' }
-    if (typeof sub !== 'string' || !USER_ID.test(sub)) throw unauthorized()
-    return { kind: 'user', userId: sub }
-  }
-
-  /** undefined when the request shows no gateway secret at all. */
-  function byGateway ({ headers }: FastifyRequest): Principal | undefined {
-    const shown = headers['x-gateway-secret']
-    if (config.mode !== 'gateway' || shown === undefined) return undefined
-    if (typeof shown !== 'string' || !sameSecret(shown, config.gatewaySecret)) throw unauthorized()
-    if (headers['x-scope'] === ADMIN_SCOPE) return { kind: 'admin' }
-    const userId = headers['x-user-id']
-    if (userId === undefined) return { kind: 'gateway' }
-    if (typeof userId !== 'string' || !USER_ID.test(userId)) throw unauthorized()
-    return { kind: 'user', userId }
-  }
+  const gateway = config.mode === 'gateway' ? new Gateway(config.gatewaySecret) : undefined
+  const byAccessToken = config.mode === 'jwt' ? await registerAccessTokens(fastify, config, nowMs) : undefined
 
   function byPlaybackToken (token: string): Principal {
     const verification = fastify.tokens.verify(token, nowMs())
@@ -106,35 +45,39 @@ export default fp<AuthOptions>(async function auth (fastify, { auth: config, now
     return { kind: 'session', claims: verification.claims }
   }
 
-  const session: Hook = async request => {
-    const gateway = byGateway(request)
-    if (gateway !== undefined) {
-      // A gateway that names no user vouches for none: a session id alone is no proof of anything.
-      if (gateway.kind === 'gateway') throw unauthorized()
-      request.principal = gateway
-      return
-    }
-    const token = bearerOf(request)
-    if (token === undefined) throw unauthorized()
-    request.principal = claimsToBePlayback(token) ? byPlaybackToken(token) : await byAccessToken(request)
+  async function userPrincipal (request: FastifyRequest): Promise<Principal> {
+    if (config.mode === 'none') return { kind: 'anyone' }
+    const vouched = gateway?.vouch(request.headers)
+    if (vouched !== undefined) return vouched
+    const token = bearerOf(request.raw)
+    if (token === undefined || byAccessToken === undefined || claimsToBePlayback(token)) throw unauthorized()
+    return await byAccessToken(request)
+  }
+
+  /** undefined when the headers hold no credential for a session, as opposed to a bad one. */
+  async function sessionPrincipal (request: FastifyRequest): Promise<Principal | undefined> {
+    const vouched = gateway?.vouch(request.headers)
+    // A gateway that names no user vouches for none: a session id alone is no proof of anything. It may pass on the player's token.
+    if (vouched !== undefined && vouched.kind !== 'gateway') return vouched
+    const token = bearerOf(request.raw)
+    if (token === undefined) return undefined
+    if (claimsToBePlayback(token)) return byPlaybackToken(token)
+    if (byAccessToken === undefined) throw unauthorized()
+    return await byAccessToken(request)
   }
 
   fastify.decorate('auth', {
-    user: async request => {
-      if (config.mode === 'none') request.principal = { kind: 'anyone' }
-      else if (config.mode === 'jwt') request.principal = await byAccessToken(request)
-      else request.principal = byGateway(request) ?? null
-      if (request.principal === null) throw unauthorized()
+    user: async request => { request.principal = await userPrincipal(request) },
+    session: async request => {
+      const principal = await sessionPrincipal(request)
+      if (principal === undefined) throw unauthorized()
+      request.principal = principal
     },
-    session,
     beacon: {
-      onRequest: async request => {
-        if (request.headers.authorization !== undefined || request.headers['x-gateway-secret'] !== undefined) await session(request)
-      },
+      onRequest: async request => { request.principal = await sessionPrincipal(request) ?? null },
       preValidation: async request => {
+        const token = takeToken(request.body)
         if (request.principal !== null) return
-        const { body } = request
-        const token = typeof body === 'object' && body !== null && 'playback_token' in body ? body.playback_token : undefined
         if (typeof token !== 'string') throw unauthorized()
         request.principal = byPlaybackToken(token)
       }
@@ -142,39 +85,20 @@ export default fp<AuthOptions>(async function auth (fastify, { auth: config, now
   })
 }, { name: 'auth', dependencies: ['token'] })
 
-function unauthorized (): ProblemError {
-  return new ProblemError('unauthorized', 'A valid credential is required.')
+/** Takes `playback_token` out of a parsed body: past this point nobody needs it, and it cannot get into a log. */
+function takeToken (body: unknown): unknown {
+  if (typeof body !== 'object' || body === null || !('playback_token' in body)) return undefined
+  const token = body.playback_token
+  Reflect.deleteProperty(body, 'playback_token')
+  return token
 }
 
-function bearerOf ({ headers }: FastifyRequest): string | undefined {
-  return /^bearer +([A-Za-z0-9_.-]{1,8192})$/i.exec(headers.authorization ?? '')?.[1]
-}
-
-/** Only tells which keys a token is to be verified with; proves nothing. */
+/** Only tells which keys a token is to be verified with; proves nothing. What cannot be read is left to the stricter of the two. */
 function claimsToBePlayback (token: string): boolean {
   try {
     const payload: unknown = JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString())
-    return typeof payload === 'object' && payload !== null && 'iss' in payload && payload.iss === 'viewing-service'
+    return typeof payload === 'object' && payload !== null && 'iss' in payload && payload.iss === PLAYBACK_ISSUER
   } catch {
     return true
   }
-}
-
-function headerOf (token: unknown): { kid: string, alg: string } {
-  const header: unknown = typeof token === 'object' && token !== null && 'header' in token ? token.header : undefined
-  if (typeof header === 'object' && header !== null && 'kid' in header && 'alg' in header) {
-    if (typeof header.kid === 'string' && typeof header.alg === 'string') return { kid: header.kid, alg: header.alg }
-  }
-  throw unauthorized()
-}
-
-/** `scope` as RFC 8693 has it (space separated), and the lists that several identity providers send instead. */
-function scopesOf ({ scope, scp }: Record<string, unknown>): string[] {
-  return [scope, scp].flatMap(value => typeof value === 'string' ? value.split(' ') : Array.isArray(value) ? value.map(String) : [])
-}
-
-/** Compares hashes, so that neither content nor length shows in the time it takes. */
-function sameSecret (shown: string, expected: string): boolean {
-  const digest = (text: string): Buffer => createHash('sha256').update(text).digest()
-  return timingSafeEqual(digest(shown), digest(expected))
 }

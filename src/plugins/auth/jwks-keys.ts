@@ -2,7 +2,7 @@ import { createPublicKey } from 'node:crypto'
 import { request } from 'undici'
 import { ProblemError } from '../../problems.ts'
 
-/** One verification key: PEM text (fast-jwt caches verifiers of string keys only) and the algorithms it may be used with. */
+/** One verification key: PEM text (verifiers are kept for keys given as text only) and the one algorithm it may be used with. */
 export interface AccessKey { pem: string, alg: string }
 
 const FETCH_MS = 2_000
@@ -13,6 +13,8 @@ const FRESH_MS = 10 * 60_000
 const COOL_DOWN_MS = 10_000
 /** How long the last good keys are trusted while the endpoint errs. */
 const STALE_MS = 24 * 3_600_000
+/** RFC 7518, section 3.3: shorter RSA keys must not be used. */
+const MIN_RSA_BITS = 2048
 
 /** Public keys of the platform's access tokens, from its JWKS (RFC 7517). */
 export class JwksKeys {
@@ -50,7 +52,7 @@ export class JwksKeys {
     await this.#fetching
   }
 
-  /** Keeps what it had when the answer is no key set. */
+  /** Keeps what it had when the answer is no key set, or one without any usable key. Redirects are not followed: the keys come from the address that was configured. */
   async #fetch (): Promise<void> {
     try {
       const { statusCode, body } = await request(this.#url, { headers: { accept: 'application/json' }, signal: AbortSignal.timeout(FETCH_MS) })
@@ -61,7 +63,7 @@ export class JwksKeys {
       let text = ''
       for await (const chunk of body.setEncoding('utf8')) {
         text += String(chunk)
-        if (text.length > MAX_BYTES) return
+        if (Buffer.byteLength(text) > MAX_BYTES) return
       }
       const keys = readKeys(JSON.parse(text))
       if (keys.size === 0) return
@@ -80,7 +82,9 @@ function readKeys (document: unknown): Map<string, AccessKey> {
     const alg = algorithmOf(jwk)
     if (alg === undefined || typeof jwk.kid !== 'string' || (jwk.use !== undefined && jwk.use !== 'sig')) continue
     try {
-      keys.set(jwk.kid, { pem: createPublicKey({ key: jwk, format: 'jwk' }).export({ type: 'spki', format: 'pem' }).toString(), alg })
+      const key = createPublicKey({ key: jwk, format: 'jwk' })
+      if ((key.asymmetricKeyDetails?.modulusLength ?? MIN_RSA_BITS) < MIN_RSA_BITS) continue
+      keys.set(jwk.kid, { pem: key.export({ type: 'spki', format: 'pem' }).toString(), alg })
     } catch { /* one unusable key must not cost the others */ }
   }
   return keys

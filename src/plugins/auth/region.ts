@@ -14,15 +14,18 @@ export interface RegionPolicy {
  * @throws ProblemError 400 when a caller whose word counts says no region.
  */
 export function vouchedRegion (request: FastifyRequest, principal: Principal, bodyRegion: string | undefined, policy: RegionPolicy): string {
-  const trusted = principal.kind !== 'user' || isTrustedPeer(request.socket.remoteAddress, policy.trustProxy)
+  const vouches = principal.kind === 'gateway' || principal.kind === 'admin' || principal.kind === 'anyone'
+  if (!vouches && !isTrustedPeer(request.socket.remoteAddress, policy.trustProxy)) return policy.defaultRegion
+  if (bodyRegion !== undefined) return checked(bodyRegion, '/body/region')
   const header = request.headers['x-region']
-  if (!trusted) return policy.defaultRegion
-  if (bodyRegion !== undefined) return bodyRegion
-  if (header === undefined) return policy.defaultRegion
-  if (typeof header !== 'string' || !/^[A-Z]{2}$/.test(header)) {
-    throw new ProblemError('validation-failed', 'The headers do not match the schema.', { extensions: { errors: [{ pointer: '/headers/x-region', detail: 'must be a region of two capital letters' }] } })
-  }
-  return header
+  return header === undefined ? policy.defaultRegion : checked(header, '/headers/x-region')
+}
+
+function checked (region: unknown, pointer: string): string {
+  if (typeof region === 'string' && /^[A-Z]{2}$/.test(region)) return region
+  throw new ProblemError('validation-failed', 'The region does not match the schema.', {
+    extensions: { errors: [{ pointer, detail: 'must be a region of two capital letters' }] }
+  })
 }
 
 function isTrustedPeer (address: string | undefined, subnets: readonly string[]): boolean {

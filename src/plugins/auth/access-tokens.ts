@@ -1,0 +1,99 @@
+import fastifyJwt from '@fastify/jwt'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { AuthConfig } from '../../config.ts'
+import { isKeyPairMaterial } from '../../config/secret-material.ts'
+import { ProblemError } from '../../problems.ts'
+import { ADMIN_SCOPE, bearerOf, unauthorized, USER_ID } from './credentials.ts'
+import { JwksKeys } from './jwks-keys.ts'
+import type { Principal } from './principal.ts'
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    verifyAccessToken: () => Promise<unknown>
+  }
+}
+
+/** `iss` of playback tokens, which are never access tokens. */
+export const PLAYBACK_ISSUER = 'viewing-service'
+const LEEWAY_SECONDS = 5
+const PAIR_ALGORITHMS = ['RS256', 'ES256', 'EdDSA'] as const
+
+/**
+ * Registers the verification of the platform's access tokens (RFC 9068 in spirit: `iss`, `aud`, `sub`, `exp` are required) and gives
+ * the function that does it. Verified with the platform's keys alone: a playback token cannot pass, whatever it claims.
+ *
+ * @param nowMs Redis' time; the library's own time checks are off, they would use the instance's clock.
+ * @throws Error at the start when a setting would make the check worthless.
+ */
+export async function registerAccessTokens (
+  fastify: FastifyInstance,
+  { jwtSecret, jwksUrl, issuer, audience }: Extract<AuthConfig, { mode: 'jwt' }>,
+  nowMs: () => number
+): Promise<(request: FastifyRequest) => Promise<Principal>> {
+  // The library takes an empty name for "any".
+  if (issuer === '' || audience === '') throw new Error('AUTH_ISSUER, AUTH_AUDIENCE: required with AUTH_MODE=jwt')
+  if (issuer === PLAYBACK_ISSUER) throw new Error(`AUTH_ISSUER: ${PLAYBACK_ISSUER} is the issuer of playback tokens`)
+  if (jwtSecret !== undefined && isKeyPairMaterial(jwtSecret)) throw new Error('AUTH_JWT_SECRET: a key pair\'s material is no shared secret; use AUTH_JWKS_URL')
+  const jwks = jwksUrl === undefined ? undefined : new JwksKeys(jwksUrl)
+
+  await fastify.register(fastifyJwt, {
+    namespace: 'access',
+    jwtVerify: 'verifyAccessToken',
+    decode: { complete: true },
+    // Keys are given as text: only then does the plugin keep one verifier for each.
+    secret: async (_request: FastifyRequest, token: unknown) => {
+      const { kid, alg, crit } = headerOf(token)
+      if (crit !== undefined) throw unauthorized()
+      if (jwtSecret !== undefined) return jwtSecret
+      if (typeof kid !== 'string') throw unauthorized()
+      const key = await jwks?.find(kid)
+      if (key === undefined || key.alg !== alg) throw unauthorized()
+      return key.pem
+    },
+    verify: {
+      algorithms: jwtSecret === undefined ? [...PAIR_ALGORITHMS] : ['HS256'],
+      allowedIss: issuer,
+      allowedAud: audience,
+      requiredClaims: ['sub', 'exp', 'iss', 'aud'],
+      ignoreExpiration: true,
+      ignoreNotBefore: true,
+      extractToken: request => bearerOf(request.raw)
+    }
+  })
+
+  return async request => {
+    let verified: unknown
+    try {
+      verified = await request.verifyAccessToken()
+    } catch (error) {
+      throw error instanceof ProblemError ? error : unauthorized()
+    }
+    return principalOf({ ...Object(verified) }, nowMs() / 1_000)
+  }
+}
+
+function principalOf ({ sub, exp, nbf, scope, scp }: Record<string, unknown>, now: number): Principal {
+  if (!isNumericDate(exp) || now >= exp + LEEWAY_SECONDS) throw unauthorized()
+  if (nbf !== undefined && (!isNumericDate(nbf) || now < nbf - LEEWAY_SECONDS)) throw unauthorized()
+  if (typeof sub !== 'string' || sub === '') throw unauthorized()
+  if ([...scopesIn(scope), ...scopesIn(scp)].includes(ADMIN_SCOPE)) return { kind: 'admin' }
+  if (!USER_ID.test(sub)) throw unauthorized()
+  return { kind: 'user', userId: sub }
+}
+
+/** RFC 7519, section 2: seconds, fractions allowed. JSON can also spell infinity (`1e999`). */
+function isNumericDate (value: unknown): value is number {
+  return typeof value === 'number' && Number.isFinite(value)
+}
+
+/** Scopes separated by spaces (RFC 8693, section 4.2), or the list that several identity providers send instead. */
+function scopesIn (claim: unknown): string[] {
+  const texts: unknown[] = Array.isArray(claim) ? claim : [claim]
+  return texts.flatMap(text => typeof text === 'string' ? text.split(' ') : [])
+}
+
+function headerOf (token: unknown): Record<string, unknown> {
+  const header: unknown = typeof token === 'object' && token !== null && 'header' in token ? token.header : undefined
+  if (typeof header !== 'object' || header === null) throw unauthorized()
+  return { ...header }
+}

@@ -1,0 +1,53 @@
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
+import { createHash, timingSafeEqual } from 'node:crypto'
+import { ProblemError } from '../../problems.ts'
+import type { Principal } from './principal.ts'
+
+export const ADMIN_SCOPE = 'playback:admin'
+/** User ids as everywhere in the service; anything else could never name a user. */
+export const USER_ID = /^[A-Za-z0-9._:@|+=-]{1,128}$/
+const BEARER = /^bearer +([A-Za-z0-9_.-]{1,8192})$/i
+
+/** The one answer to whatever is wrong with a credential: saying what is wrong would help whoever guesses. */
+export function unauthorized (): ProblemError {
+  return new ProblemError('unauthorized', 'A valid credential is required.')
+}
+
+/**
+ * The bearer token of a request (RFC 6750, section 2.1); undefined without an Authorization header.
+ * @throws ProblemError 401 for any other form of the header.
+ */
+export function bearerOf ({ headers, rawHeaders }: IncomingMessage): string | undefined {
+  const { authorization } = headers
+  if (authorization === undefined) return undefined
+  const token = BEARER.exec(authorization)?.[1]
+  // Node keeps the first of several; whoever stands in front may have checked the last.
+  if (token === undefined || rawHeaders.filter((text, index) => index % 2 === 0 && text.toLowerCase() === 'authorization').length > 1) throw unauthorized()
+  return token
+}
+
+/** A gateway in front of the service that proves itself with a secret and says for whom it calls. */
+export class Gateway {
+  readonly #expected: Buffer
+
+  constructor (secret: string) {
+    this.#expected = digest(secret)
+  }
+
+  /** What the gateway vouches for; undefined when the request shows no secret. @throws ProblemError 401 for a wrong secret or no user id. */
+  vouch (headers: IncomingHttpHeaders): Principal | undefined {
+    const shown = headers['x-gateway-secret']
+    if (shown === undefined) return undefined
+    // Hashes are compared, so that neither content nor length shows in the time it takes.
+    if (typeof shown !== 'string' || !timingSafeEqual(digest(shown), this.#expected)) throw unauthorized()
+    if (headers['x-scope'] === ADMIN_SCOPE) return { kind: 'admin' }
+    const userId = headers['x-user-id']
+    if (userId === undefined) return { kind: 'gateway' }
+    if (typeof userId !== 'string' || !USER_ID.test(userId)) throw unauthorized()
+    return { kind: 'user', userId }
+  }
+}
+
+function digest (text: string): Buffer {
+  return createHash('sha256').update(text).digest()
+}
