@@ -22,9 +22,8 @@ t.test('with nothing configured the service runs, the README\'s lines work one a
   t.teardown(() => { rmSync(folder, { recursive: true, force: true }) })
   const shell = process.env.CI === 'true' || ['bash', 'curl', 'sed', 'grep'].every(program => spawnSync(program, ['--version']).status === 0)
   if (!shell) t.comment('the README\'s lines are not run: they need bash, curl, sed and grep')
-  for (const block of shell ? blocks : []) {
-    t.doesNotThrow(() => { execFileSync('bash', ['-euo', 'pipefail', '-c', block], { cwd: folder, env: { ...process.env, URL: service.url }, stdio: 'pipe' }) })
-  }
+  // One shell for all blocks, as for whoever pastes them one after another: what one sets, the next one uses.
+  if (shell) t.doesNotThrow(() => { execFileSync('bash', ['-euxo', 'pipefail', '-c', blocks.join('\n')], { cwd: folder, env: { ...process.env, URL: service.url }, stdio: 'pipe' }) })
 
   // The first start of a cold process on a busy machine may pass its deadlines: 503 asks to try again.
   const started = await waitFor('a start', async () => {
