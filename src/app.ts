@@ -45,6 +45,8 @@ export interface AppOptions {
 const API = '/api/playback'
 /** Largest body of all routes but the two batch routes, bytes. */
 const BODY_BYTES = 16 * 1024
+/** A request has to be here in full by then, ms; 408 else. */
+const REQUEST_MS = 10_000
 const REQUEST_ID = /^[A-Za-z0-9._-]{1,64}$/
 
 /** The composition root: what there is, in the order in which it starts; it closes in the reverse order. */
@@ -58,7 +60,9 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
     genReqId: ({ headers }) => typeof headers['x-request-id'] === 'string' && REQUEST_ID.test(headers['x-request-id']) ? headers['x-request-id'] : randomUUID(),
     trustProxy: config.http.trustProxy.length > 0 ? [...config.http.trustProxy] : false,
     bodyLimit: BODY_BYTES,
-    requestTimeout: 10_000,
+    requestTimeout: REQUEST_MS,
+    // Node looks every 30 s unless told: a socket that sends one byte a minute would live that much longer.
+    http: { headersTimeout: REQUEST_MS, connectionsCheckingInterval: 1_000 },
     keepAliveTimeout: 65_000,
     forceCloseConnections: 'idle',
     return503OnClosing: false,

@@ -76,13 +76,23 @@ t.test('bad input is a 4xx problem, echoes nothing and stores nothing', { skip }
     const address = await app.listen({ port: 0, host: '127.0.0.1' })
     const port = Number(new URL(address).port)
     for (const [bytes, status] of [['\u0000\u0001garbage\r\n\r\n', 400], [`GET / HTTP/1.1\r\nHost: x\r\nA: ${'x'.repeat(40_000)}\r\n\r\n`, 431], ['GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n', 400]] as const) {
-      const socket = connect(port, '127.0.0.1')
-      let answer = ''
-      socket.setEncoding('utf8').on('data', (text: string) => { answer += text }).on('error', () => { /* it may be cut after the answer */ })
-      socket.write(bytes)
-      await once(socket, 'close')
-      t.match(answer, new RegExp(`^HTTP/1.1 ${status} [\\s\\S]*application/problem\\+json`))
+      t.match(await sendRaw(port, bytes), new RegExp(`^HTTP/1.1 ${status} [\\s\\S]*application/problem\\+json`))
     }
     t.equal((await app.inject('/health/live')).statusCode, 200)
+
+    const halves = [`POST ${url} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"user_id":`, 'GET /health/live HTTP/1.1\r\nHost:', '']
+    for (const half of await Promise.all(halves.map(async bytes => await sendRaw(port, bytes)))) {
+      t.match(half, /^HTTP\/1.1 408 [\s\S]*application\/problem\+json[\s\S]*"code":"request-timeout"/, 'a socket that does not finish its request is cut')
+    }
   })
 })
+
+/** What is answered until the server cuts the connection. */
+async function sendRaw (port: number, bytes: string): Promise<string> {
+  const socket = connect(port, '127.0.0.1')
+  let answer = ''
+  socket.setEncoding('utf8').on('data', (text: string) => { answer += text }).on('error', () => { /* it may be cut after the answer */ })
+  socket.write(bytes)
+  await once(socket, 'close')
+  return answer
+}
