@@ -44,7 +44,7 @@ export class Gateway {
     const userId = headers['x-user-id']
     if (userId === undefined) return { kind: 'gateway' }
     if (typeof userId !== 'string' || !USER_ID.test(userId)) throw unauthorized()
-    return { kind: 'user', userId }
+    return { kind: 'user', userId, byGateway: true }
   }
 }
 

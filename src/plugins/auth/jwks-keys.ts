@@ -57,7 +57,7 @@ export class JwksKeys {
     try {
       const { statusCode, body } = await request(this.#url, { headers: { accept: 'application/json' }, signal: AbortSignal.timeout(FETCH_MS) })
       if (statusCode !== 200) {
-        body.destroy()
+        await body.dump({ limit: MAX_BYTES })
         return
       }
       let text = ''

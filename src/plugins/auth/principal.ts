@@ -6,8 +6,8 @@ export type Principal =
   | { kind: 'anyone' }
   /** An authenticated gateway that vouches for whichever user the request names. */
   | { kind: 'gateway' }
-  /** A proven user: subject of an access token, or `X-User-Id` of a gateway. */
-  | { kind: 'user', userId: string }
+  /** A proven user: subject of an access token, or `X-User-Id` of a gateway, which then also vouches for the region. */
+  | { kind: 'user', userId: string, byGateway?: true }
   /** May act for anyone: scope `playback:admin`. */
   | { kind: 'admin' }
   /** Holder of a playback token: may use that one session and nothing else. */

@@ -14,7 +14,7 @@ export interface RegionPolicy {
  * @throws ProblemError 400 when a caller whose word counts says no region.
  */
 export function vouchedRegion (request: FastifyRequest, principal: Principal, bodyRegion: string | undefined, policy: RegionPolicy): string {
-  const vouches = principal.kind === 'gateway' || principal.kind === 'admin' || principal.kind === 'anyone'
+  const vouches = principal.kind === 'user' ? principal.byGateway === true : principal.kind !== 'session'
   if (!vouches && !isTrustedPeer(request.socket.remoteAddress, policy.trustProxy)) return policy.defaultRegion
   if (bodyRegion !== undefined) return checked(bodyRegion, '/body/region')
   const header = request.headers['x-region']
