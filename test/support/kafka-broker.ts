@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { Kafka, logLevel } from 'kafkajs'
 import { kafkaLibrary } from '../../scripts/kafka-library.mjs'
+import { track } from './children.ts'
 import { freePort } from './redis-server.ts'
 import { waitFor } from './wait-for.ts'
 
@@ -42,8 +43,6 @@ rootLogger.appenderRef.out.ref = out
 logger.server.name = kafka.server.KafkaRaftServer
 logger.server.level = INFO
 `
-const running = new Set<ChildProcess>()
-process.on('exit', () => { for (const child of running) child.kill('SIGKILL') })
 
 /** As `requireRedis`: a laptop without Java and Maven skips with the reason, CI fails. */
 export function requireKafka (): { library: string, skip: string | false } {
@@ -93,7 +92,7 @@ export async function startKafka (library: string, nodes: 1 | 3 = 1): Promise<Ka
     let child: ChildProcess
     const start = async (): Promise<void> => {
       child = spawn('java', java('kafka.Kafka', properties), { stdio: ['ignore', 'pipe', 'ignore'], detached: true })
-      running.add(child)
+      track(child)
       const { stdout } = child
       if (stdout === null) throw new Error('no output of Kafka')
       const tail: string[] = []
@@ -103,7 +102,6 @@ export async function startKafka (library: string, nodes: 1 | 3 = 1): Promise<Ka
           if (line.includes('Kafka Server started')) resolve()
         })
         child.once('exit', () => {
-          running.delete(child)
           reject(new Error(`Kafka ended: ${tail.join('\n')}`))
         })
       })

@@ -5,6 +5,7 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
+import { track } from './children.ts'
 import { waitFor } from './wait-for.ts'
 
 export interface RedisServer {
@@ -33,8 +34,6 @@ export interface RedisServerOptions {
 }
 
 const HOST = '127.0.0.1'
-const running = new Set<ChildProcess>()
-process.on('exit', () => { for (const child of running) child.kill('SIGKILL') })
 
 /** A free port between 20000 and 32000: below the ephemeral ports, so that no outgoing socket takes it while its server is down. */
 export async function freePort (): Promise<number> {
@@ -60,8 +59,7 @@ export async function startRedis ({ program, args = [], password, port: wanted, 
       ...lines, '--port', String(port), '--bind', HOST, '--dir', folder, '--save', '', '--appendonly', 'no', '--maxmemory-policy', 'noeviction',
       ...(password === undefined ? [] : ['--requirepass', password]), ...args
     ], { stdio: 'ignore' })
-    running.add(child)
-    child.once('exit', () => { running.delete(child) })
+    track(child)
     const client = new Redis({ host: HOST, port, ...(password === undefined ? {} : { password }), lazyConnect: true, retryStrategy: null, maxRetriesPerRequest: 0 })
     client.on('error', () => { /* not up yet */ })
     await waitFor(`redis on port ${port}`, async () => {

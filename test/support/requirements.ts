@@ -17,3 +17,9 @@ export function requireRedis (): { program: string, skip: string | false } {
   const missing = program === undefined && process.env.CI !== 'true'
   return { program: program ?? 'redis-server', skip: missing && 'needs redis-server 7 or newer, or valkey-server, on PATH' }
 }
+
+/** For tests that need programs of this machine beside Redis; the same rule. */
+export function requirePrograms (...programs: string[]): { skip: string | false } {
+  const missing = programs.filter(name => spawnSync(name, ['--version']).error !== undefined)
+  return { skip: missing.length > 0 && process.env.CI !== 'true' && `needs ${missing.join(' and ')} on PATH` }
+}

@@ -1,7 +1,8 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { createInterface } from 'node:readline'
+import { track } from './children.ts'
 
 export interface ServiceProcess {
   url: string
@@ -14,8 +15,6 @@ export interface ServiceProcess {
 }
 
 const SERVER = fileURLToPath(new URL('../../dist/server.js', import.meta.url))
-const running = new Set<ChildProcess>()
-process.on('exit', () => { for (const child of running) child.kill('SIGKILL') })
 
 /** The built service as a process of its own, on a free port. `env` is all the environment it has beside PATH. */
 export async function startService (env: Record<string, string>): Promise<ServiceProcess> {
@@ -23,12 +22,11 @@ export async function startService (env: Record<string, string>): Promise<Servic
     env: { PATH: process.env.PATH ?? '', PORT: '0', HOST: '127.0.0.1', LOG_FORMAT: 'json', SHUTDOWN_DELAY: '50ms', ...env },
     stdio: ['ignore', 'pipe', 'pipe']
   })
-  running.add(child)
+  track(child)
   const lines: Array<Record<string, unknown>> = []
   let complaints = ''
   child.stderr.setEncoding('utf8').on('data', (text: string) => { complaints += text })
   const exited = once(child, 'exit').then(() => {
-    running.delete(child)
     return { code: child.exitCode, signal: child.signalCode }
   })
   const url = await new Promise<string>((resolve, reject) => {
