@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { ChainableCommander } from 'ioredis'
 import { isCluster } from './connect.ts'
 import type { RedisClient } from './scripts.ts'
@@ -22,6 +23,18 @@ export async function runBatch (client: RedisClient, items: readonly BatchItem[]
       results[index] = reply.ok || !redirected(reply.error) ? reply : (await runPipeline(client, [items[index]]))[0] ?? reply
     }))
   }))
+  return results
+}
+
+const PAUSE_MS = 10
+
+/** As `runBatch`, for work that nobody waits for: a part at a time, so that requests get their turn here and in Redis. */
+export async function runPaced (client: RedisClient, items: readonly BatchItem[], atOnce = 512): Promise<BatchResult[]> {
+  const results: BatchResult[] = []
+  for (let start = 0; start < items.length; start += atOnce) {
+    if (start > 0) await sleep(PAUSE_MS)
+    results.push(...await runBatch(client, items.slice(start, start + atOnce)))
+  }
   return results
 }
 
