@@ -16,10 +16,13 @@ interface SessionState {
   seen: string[]
 }
 
+/** Where a title was left, by the newest event that said so; a completed one is kept as such, or an older event that is read later would bring it back. */
+interface Bookmark { position: number, atMs: number, completed: boolean }
+
 export interface Snapshot {
   sessions: Array<[string, SessionState]>
   watchedMs: Array<[string, number]>
-  continueWatching: Array<[string, Array<[string, { position: number, atMs: number }]>]>
+  continueWatching: Array<[string, Array<[string, Bookmark]>]>
   repeats: number
 }
 
@@ -36,7 +39,7 @@ export class Engagement {
   readonly #sessions = new Map<string, SessionState>()
   readonly #watchedMs = new Map<string, number>()
   /** Profile → content → where it was left. */
-  readonly #continueWatching = new Map<string, Map<string, { position: number, atMs: number }>>()
+  readonly #continueWatching = new Map<string, Map<string, Bookmark>>()
   #repeats = 0
 
   constructor (snapshot?: Snapshot) {
@@ -76,7 +79,7 @@ export class Engagement {
     return {
       live_viewers: Object.fromEntries(live),
       minutes_watched: Object.fromEntries([...this.#watchedMs].map(([content, ms]) => [content, Math.round(ms / 6_000) / 10])),
-      continue_watching: Object.fromEntries([...this.#continueWatching].map(([profile, contents]) => [profile, Object.fromEntries([...contents].map(([content, { position }]) => [content, position]))])),
+      continue_watching: Object.fromEntries([...this.#continueWatching].map(([profile, contents]) => [profile, Object.fromEntries([...contents].filter(([, { completed }]) => !completed).map(([content, { position }]) => [content, position]))])),
       repeats_dropped: this.#repeats,
       waiting_for_earlier: [...this.#sessions.values()].reduce((sum, { early }) => sum + early.length, 0)
     }
@@ -108,7 +111,6 @@ export class Engagement {
     session.seq = event.seq
     session.playing = event.event_type === 'playback.started' || event.event_type === 'playback.resumed'
     session.ended = event.event_type === 'playback.stopped' || event.event_type === 'playback.completed'
-    if (event.event_type === 'playback.completed') this.#continueWatching.get(session.profile)?.delete(session.contentId)
   }
 
   /** Counts the time since the last event as watched, if it was played, and keeps the newest position. */
@@ -120,8 +122,10 @@ export class Engagement {
     }
     session.lastMs = atMs
     session.position = event.metadata.position
-    const contents = this.#continueWatching.get(session.profile) ?? new Map<string, { position: number, atMs: number }>()
+    const contents = this.#continueWatching.get(session.profile) ?? new Map<string, Bookmark>()
     this.#continueWatching.set(session.profile, contents)
-    if ((contents.get(session.contentId)?.atMs ?? 0) <= atMs) contents.set(session.contentId, { position: session.position, atMs })
+    if ((contents.get(session.contentId)?.atMs ?? 0) <= atMs) {
+      contents.set(session.contentId, { position: session.position, atMs, completed: event.event_type === 'playback.completed' })
+    }
   }
 }

@@ -28,7 +28,8 @@ async function save (): Promise<void> {
 
 async function followKafka (brokers: string): Promise<() => Promise<void>> {
   const kafka = new Kafka({ clientId: 'engagement', brokers: brokers.split(','), logLevel: logLevel.NOTHING })
-  const consumer = kafka.consumer({ groupId: 'engagement', maxWaitTimeInMs: 500 })
+  // A consumer that was killed holds its partitions until its session times out: 6 s is the least that brokers allow.
+  const consumer = kafka.consumer({ groupId: 'engagement', maxWaitTimeInMs: 500, sessionTimeout: 6_000, heartbeatInterval: 2_000 })
   await consumer.connect()
   await consumer.subscribe({ topic: KAFKA_TOPIC, fromBeginning: true })
   consumer.on(consumer.events.GROUP_JOIN, () => {
