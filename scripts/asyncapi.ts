@@ -60,7 +60,8 @@ const document = {
             ce_source: text('Always /viewing-service.'),
             ce_time: text('Equal to timestamp.'),
             ce_partitionkey: text('Equal to session_id.'),
-            'content-type': text('Always application/json.')
+            'content-type': text('Always application/json.'),
+            traceparent: text('W3C trace context of the request that caused the event; only where the service traces, and not on events that another instance ships.')
           }
         },
         payload: { schemaFormat: 'application/schema+json;version=draft-07', schema: payload },

@@ -80,6 +80,9 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
   for (const schema of SHARED_SCHEMAS) fastify.addSchema(schema)
 
   await fastify.register(problemDetails)
+  // Loaded only when it is wanted: its packages cost memory and start-up time.
+  const tracing = config.tracing === undefined ? undefined : await import('./plugins/tracing.ts')
+  if (tracing !== undefined && config.tracing !== undefined) await fastify.register(tracing.default, { ...config.tracing, version })
   await fastify.register(metrics, { version, aggregate: options.aggregateMetrics })
   const { measure } = fastify
   await fastify.register(overload, { shed: measure.shed })
@@ -99,6 +102,7 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
     heartbeats: config.event.heartbeats,
     writeLine,
     outboxBytes: config.event.outboxBytes,
+    traceHeaders: tracing?.traceHeaders,
     observer: { sent: measure.eventSent, dropped: measure.eventDropped, lost: measure.eventsLost, failed: measure.eventFailed }
   })
   await fastify.register(session, { endedTtlMs })

@@ -26,6 +26,8 @@ export interface Config {
   auth: AuthConfig
   session: { limit: number, timeoutMs: number, heartbeatMs: number, ttlMs: number, endedTtlMs: number, sweepMs: number }
   event: { sink: EventSinkConfig, heartbeats: Settings['HEARTBEAT_EVENTS'], outboxBytes: number }
+  /** `undefined`: off. */
+  tracing: { endpoint: string, serviceName: string, ratio: number } | undefined
   postgresUrlGiven: boolean
 }
 
@@ -153,6 +155,9 @@ function build (settings: Settings, problems: string[]): Config {
       sweepMs: settings.SWEEP_INTERVAL
     },
     event: { sink: eventSink(settings, problems), heartbeats: settings.HEARTBEAT_EVENTS, outboxBytes: settings.OUTBOX_BYTES },
+    tracing: settings.OTEL_EXPORTER_OTLP_ENDPOINT === undefined
+      ? undefined
+      : { endpoint: settings.OTEL_EXPORTER_OTLP_ENDPOINT, serviceName: settings.OTEL_SERVICE_NAME, ratio: Number(settings.OTEL_TRACES_SAMPLER_ARG) },
     postgresUrlGiven: settings.POSTGRES_URL !== undefined
   }
 }
@@ -189,7 +194,7 @@ function authConfig (settings: Settings, problems: string[]): AuthConfig {
 
 /** What a pattern cannot tell. */
 function checkFormats (settings: Settings, problems: string[]): void {
-  for (const name of ['IDENTITY_URL', 'CONTENT_URL', 'AUTH_JWKS_URL', 'POSTGRES_URL'] as const) {
+  for (const name of ['IDENTITY_URL', 'CONTENT_URL', 'AUTH_JWKS_URL', 'POSTGRES_URL', 'OTEL_EXPORTER_OTLP_ENDPOINT'] as const) {
     const value = settings[name]
     if (value !== undefined && !URL.canParse(value)) problems.push(`${name}: must be a URL`)
   }

@@ -69,6 +69,9 @@ export const SettingsSchema = Type.Object({
   CORS_ORIGINS: list('Origins of browser players, comma separated; `*` for any. Unset: no CORS.'),
   LOG_LEVEL: choice(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], 'Least severe level that is logged.', 'info'),
   LOG_FORMAT: Type.Optional(choice(['json', 'ecs', 'pretty'], 'Log lines as pino JSON, Elastic Common Schema, or for people. Default: `pretty` on a terminal, else `json`.')),
+  OTEL_EXPORTER_OTLP_ENDPOINT: url('https?', 'Receiver of OpenTelemetry traces (OTLP over HTTP, base URL). Unset: tracing is off and not even loaded.'),
+  OTEL_SERVICE_NAME: Type.String({ default: 'viewing-service', minLength: 1, maxLength: 128, description: '`service.name` of the traces.' }),
+  OTEL_TRACES_SAMPLER_ARG: Type.String({ default: '1', pattern: '^(0(\\.[0-9]{1,6})?|1)$', description: 'Share of the traces begun here that are kept, 0 to 1; the decision of a caller is followed.' }),
   POSTGRES_URL: url('postgres|postgresql', 'Reserved for viewing history; accepted and validated, not used.'),
 }, { additionalProperties: false })
 

@@ -29,6 +29,8 @@ export interface RelayOptions {
   heartbeats: HeartbeatSampling
   capacity: OutboxCapacity
   observer: RelayObserver
+  /** Headers that tie an event to the request that caused it; read while that request runs. */
+  traceHeaders?: (() => Record<string, string>) | undefined
 }
 
 /** Younger entries belong to the instance that wrote them; older ones it has failed to ship. */
@@ -58,9 +60,10 @@ export class EventRelay {
 
   /** Ships events that a script has just written. Never throws and never waits: what fails here, the sweep ships. */
   publish (entries: readonly OutboxEntry[]): void {
+    const headers = this.#options.traceHeaders?.()
     for (const entry of entries) {
       if (this.#inFlight.size >= MAX_IN_FLIGHT || !this.#options.sink.ready()) return
-      this.#ship(entry).catch(this.#options.observer.failed)
+      this.#ship(entry, headers).catch(this.#options.observer.failed)
     }
   }
 
@@ -103,12 +106,12 @@ export class EventRelay {
     await this.#acknowledge()
   }
 
-  async #ship (entry: OutboxEntry): Promise<void> {
+  async #ship (entry: OutboxEntry, headers?: Record<string, string>): Promise<void> {
     const { sink, observer } = this.#options
     const id = `${entry.slot}:${entry.entryId}`
     this.#inFlight.add(id)
     try {
-      await sink.send(lifecycleEvent(entry))
+      await sink.send(lifecycleEvent(entry), headers)
       observer.sent(entry.type)
       const ids = this.#delivered.get(entry.slot)
       if (ids === undefined) this.#delivered.set(entry.slot, [entry.entryId])

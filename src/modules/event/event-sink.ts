@@ -2,8 +2,8 @@ import type { PlaybackEvent } from '../../schemas.ts'
 
 /** Where playback events go. */
 export interface EventSink {
-  /** Settles once the event is safe there; rejects if it is not, and then the event stays in the outbox. */
-  send: (event: PlaybackEvent) => Promise<void>
+  /** `headers` go beside the event, where the sink has such a place. Settles once the event is safe there; rejects if it is not, and then the event stays in the outbox. */
+  send: (event: PlaybackEvent, headers?: Readonly<Record<string, string>>) => Promise<void>
   /** Whether sending makes sense now; while not, lifecycle events wait in the outbox and heartbeat events are dropped. */
   ready: () => boolean
   close: () => Promise<void>

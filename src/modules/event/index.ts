@@ -21,9 +21,10 @@ export interface EventOptions {
   /** Bytes per shard for events not yet delivered. */
   outboxBytes: number
   observer: RelayObserver
+  traceHeaders?: (() => Record<string, string>) | undefined
 }
 
-export default fp<EventOptions>(async function event (fastify, { sink: to, heartbeats, writeLine, outboxBytes, observer }) {
+export default fp<EventOptions>(async function event (fastify, { sink: to, heartbeats, writeLine, outboxBytes, observer, traceHeaders }) {
   const { client, clock } = fastify.store
   const sink: EventSink = to.kind === 'log'
     ? new LogSink(writeLine)
@@ -37,7 +38,7 @@ export default fp<EventOptions>(async function event (fastify, { sink: to, heart
       }
     })
   const capacity = new OutboxCapacity({ client, maxBytes: outboxBytes, lost: observer.lost })
-  const relay = new EventRelay({ client, clock, sink, heartbeats, capacity, observer })
+  const relay = new EventRelay({ client, clock, sink, heartbeats, capacity, observer, traceHeaders })
   fastify.decorate('eventSink', sink)
   fastify.decorate('events', relay)
   fastify.decorate('outboxLevel', () => capacity.level)

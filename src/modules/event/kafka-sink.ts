@@ -49,10 +49,10 @@ export class KafkaSink implements EventSink {
     return !stalled
   }
 
-  async send (event: PlaybackEvent): Promise<void> {
+  async send (event: PlaybackEvent, headers: Readonly<Record<string, string>> = {}): Promise<void> {
     const queue = this.#queues[this.#partitionOf(event.session_id)]
     if (queue === undefined) throw new Error('Kafka is not connected')
-    await queue.add(toRecord(event))
+    await queue.add(toRecord(event, headers))
   }
 
   async close (): Promise<void> {
@@ -129,11 +129,12 @@ function clientConfig ({ brokers, clientId, log }: KafkaSinkOptions): KafkaConfi
 }
 
 /** The value is the event alone; the CloudEvents attributes ride as headers (CloudEvents 1.0, Kafka binding, binary mode). */
-function toRecord (event: PlaybackEvent): KafkaRecord {
+function toRecord (event: PlaybackEvent, headers: Readonly<Record<string, string>>): KafkaRecord {
   return {
     key: event.session_id,
     value: JSON.stringify(event),
     headers: {
+      ...headers,
       ce_specversion: '1.0',
       ce_id: event.event_id,
       ce_type: event.event_type,
