@@ -4,7 +4,8 @@ import { ProblemError } from '../problems.ts'
 
 /**
  * How dear a request is when the process is overloaded, in the order in which requests are refused: starts first, then reads
- * and heartbeats, and endings never, because they free capacity. Set by a route in `config.load`; `read` where it is not.
+ * and heartbeats, and endings never, because they free capacity. Set by a route in `config.load`; else `read` for the API. Health, metrics and
+ * the document are never refused: an overloaded process has to stay visible.
  */
 export type LoadClass = 'start' | 'read' | 'heartbeat' | 'never'
 
@@ -19,7 +20,8 @@ export default fp<{ shed: (kind: LoadClass) => void }>(async function overload (
   await fastify.register(underPressure, {
     maxEventLoopDelay: LIMITS.start,
     pressureHandler: (request, _reply, _type, value) => {
-      const kind = request.routeOptions.config.load ?? 'read'
+      const { config, url } = request.routeOptions
+      const kind = config.load ?? (url?.startsWith('/api/') === true ? 'read' : 'never')
       if ((value ?? 0) <= LIMITS[kind]) return
       shed(kind)
       throw new ProblemError('overloaded', 'The service takes less work now; try again shortly.', { retryAfterSeconds: 1 + Math.floor(Math.random() * 3) })

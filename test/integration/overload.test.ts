@@ -27,6 +27,7 @@ t.test('an overloaded process refuses starts, and goes on taking heartbeats and 
   t.match(refused, { status: 503, headers: { 'retry-after': /^[1-3]$/ }, body: { code: 'overloaded' } })
   t.equal((await call(app, 'POST', `${path}/heartbeat`, body.playback_token, { position: 1 })).status, 200)
   t.equal((await call(app, 'POST', `${path}/stop`, body.playback_token, {})).status, 200)
+  for (const path of ['/health/live', '/metrics', '/openapi.json']) t.equal((await app.inject(path)).statusCode, 200, `${path} stays`)
   blocked = false
   while ((await start(app, newUser())).status !== 201) await new Promise(resolve => setTimeout(resolve, 50))
   t.match((await app.inject('/metrics')).body, /viewing_requests_shed_total\{[^}]*start[^}]*\} [1-9]/)

@@ -14,12 +14,17 @@ export interface ServiceProcess {
   close: () => Promise<void>
 }
 
-const SERVER = fileURLToPath(new URL('../../dist/server.js', import.meta.url))
+const SERVER = new URL('../../dist/server.js', import.meta.url)
 
 /** The built service as a process of its own, on a free port. `env` is all the environment it has beside PATH. `preload`: a module loaded before it. */
 export async function startService (env: Record<string, string>, { preload }: { preload?: URL } = {}): Promise<ServiceProcess> {
-  const child = spawn(process.execPath, ['--enable-source-maps', ...(preload === undefined ? [] : ['--import', preload.href]), SERVER], {
-    env: { PATH: process.env.PATH ?? '', PORT: '0', HOST: '127.0.0.1', LOG_FORMAT: 'json', SHUTDOWN_DELAY: '50ms', ...env },
+  return await startProgram(SERVER, { PORT: '0', HOST: '127.0.0.1', LOG_FORMAT: 'json', SHUTDOWN_DELAY: '50ms', ...env }, preload)
+}
+
+/** Any program that says where it listens as the service does. */
+export async function startProgram (program: URL, env: Record<string, string>, preload?: URL): Promise<ServiceProcess> {
+  const child = spawn(process.execPath, ['--enable-source-maps', ...(preload === undefined ? [] : ['--import', preload.href]), fileURLToPath(program)], {
+    env: { PATH: process.env.PATH ?? '', ...env },
     stdio: ['ignore', 'pipe', 'pipe']
   })
   track(child)
