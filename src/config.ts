@@ -11,7 +11,8 @@ export type AuthConfig =
   | { mode: 'gateway', gatewaySecret: string }
   | { mode: 'jwt', issuer: string, audience: string, jwtSecret?: string, jwksUrl?: string }
 
-export type EventSinkConfig = { kind: 'log' } | { kind: 'kafka', brokers: string[], topic: string }
+export interface KafkaSasl { mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512', username: string, password: string }
+export type EventSinkConfig = { kind: 'log' } | { kind: 'kafka', brokers: string[], topic: string, tls: boolean, sasl: KafkaSasl | undefined }
 
 /** The settings in the shape the code uses; frozen. Times are milliseconds unless the name says otherwise. */
 export interface Config {
@@ -168,7 +169,17 @@ function eventSink (settings: Settings, problems: string[]): EventSinkConfig {
   if (kind === 'log') return { kind }
   if (brokers === undefined) problems.push('KAFKA_BROKERS: required with EVENT_SINK=kafka')
   else addresses('KAFKA_BROKERS', brokers, problems)
-  return { kind, brokers: [...brokers ?? []], topic: settings.KAFKA_TOPIC }
+  const { KAFKA_SASL_MECHANISM: mechanism, KAFKA_SASL_USERNAME: username, KAFKA_SASL_PASSWORD: password } = settings
+  const given = [mechanism, username, password].filter(part => part !== undefined).length
+  // Half a set would be taken for none, and the service would go on without events.
+  if (given !== 0 && given !== 3) problems.push('KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: all three or none')
+  return {
+    kind,
+    brokers: [...brokers ?? []],
+    topic: settings.KAFKA_TOPIC,
+    tls: settings.KAFKA_TLS,
+    sasl: mechanism === undefined || username === undefined || password === undefined ? undefined : { mechanism, username, password }
+  }
 }
 
 function authConfig (settings: Settings, problems: string[]): AuthConfig {
@@ -234,6 +245,7 @@ function checkRelations (settings: Settings, config: Config, problems: string[])
   require(!token.generated, 'JWT_SECRET: required in production')
   require(settings.AUTH_MODE === 'jwt' || settings.AUTH_MODE === 'gateway', 'AUTH_MODE: must be jwt or gateway in production')
   require(config.redis.target !== undefined, 'REDIS_URL, REDIS_ADDR, REDIS_CLUSTER or REDIS_SENTINELS: one is required in production')
+  require(settings.KAFKA_SASL_MECHANISM !== 'plain' || settings.KAFKA_TLS, 'KAFKA_SASL_MECHANISM: plain sends the password readably; production needs KAFKA_TLS=true with it')
   require(config.upstream.identityUrl !== undefined, 'IDENTITY_URL: required in production')
   require(config.upstream.contentUrl !== undefined, 'CONTENT_URL: required in production')
   const strong = (name: string, value: string | undefined): void => {

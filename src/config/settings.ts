@@ -63,6 +63,10 @@ export const SettingsSchema = Type.Object({
   EVENT_SINK: Type.Optional(choice(['kafka', 'log'], 'Where playback events go; `log`: one line each on standard output. Default: `kafka` when `KAFKA_BROKERS` is set, else `log`.')),
   KAFKA_BROKERS: list('Some of the Kafka brokers, `host:port,host:port`.'),
   KAFKA_TOPIC: Type.String({ default: 'playback.events', pattern: '^[a-zA-Z0-9._-]{1,249}$', description: 'Topic of the playback events; it must exist.' }),
+  KAFKA_TLS: Type.Boolean({ default: 'false', description: 'TLS to the Kafka brokers.' }),
+  KAFKA_SASL_MECHANISM: Type.Optional(choice(['plain', 'scram-sha-256', 'scram-sha-512'], 'How the service proves itself to Kafka. Unset: not at all. `plain` needs `KAFKA_TLS` in production.')),
+  KAFKA_SASL_USERNAME: Type.Optional(Type.String({ minLength: 1, maxLength: 256, description: 'User for Kafka, with `KAFKA_SASL_MECHANISM`.' })),
+  KAFKA_SASL_PASSWORD: secret('Password for Kafka, with `KAFKA_SASL_MECHANISM`.'),
   HEARTBEAT_EVENTS: choice(['all', 'sampled', 'off'], 'Heartbeat events: of every heartbeat, of the first one in each minute of a session, or none.', 'all'),
   OUTBOX_BYTES: Type.Integer({ default: '268435456', minimum: 65_536, maximum: 2 ** 40, description: 'Redis memory, in bytes and per shard, for events not yet delivered; the oldest go first, counted.' }),
 

@@ -225,8 +225,13 @@ t.test('a Redis that cannot be meant is refused', async t => {
 })
 
 t.test('events go to Kafka exactly when brokers are given or asked for', async t => {
-  t.same(loadConfig({ KAFKA_BROKERS: 'a:1,b:2', KAFKA_TOPIC: 'plays' }).event.sink, { kind: 'kafka', brokers: ['a:1', 'b:2'], topic: 'plays' })
+  t.same(loadConfig({ KAFKA_BROKERS: 'a:1,b:2', KAFKA_TOPIC: 'plays' }).event.sink, { kind: 'kafka', brokers: ['a:1', 'b:2'], topic: 'plays', tls: false, sasl: undefined })
   t.same(loadConfig({ KAFKA_BROKERS: 'a:1', EVENT_SINK: 'log' }).event.sink, { kind: 'log' })
   t.same(blamed({ EVENT_SINK: 'kafka' }), ['KAFKA_BROKERS'])
   t.same(blamed({ KAFKA_BROKERS: 'a:1,b' }), ['KAFKA_BROKERS'])
+  const sasl = { KAFKA_BROKERS: 'a:1', KAFKA_SASL_MECHANISM: 'plain', KAFKA_SASL_USERNAME: 'u', KAFKA_SASL_PASSWORD: 'p' }
+  t.match(loadConfig({ ...sasl, KAFKA_TLS: 'true' }).event.sink, { tls: true, sasl: { mechanism: 'plain', username: 'u', password: 'p' } })
+  for (const name of ['KAFKA_SASL_MECHANISM', 'KAFKA_SASL_USERNAME', 'KAFKA_SASL_PASSWORD']) t.match(blamed({ ...sasl, [name]: '' }), ['KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD'], `${name} is missing`)
+  t.ok(blamed({ ...sasl, NODE_ENV: 'production' }).includes('KAFKA_SASL_MECHANISM'), 'no readable password in production')
+  t.notOk(blamed({ ...sasl, NODE_ENV: 'production', KAFKA_TLS: 'true' }).includes('KAFKA_SASL_MECHANISM'))
 })

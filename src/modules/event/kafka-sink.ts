@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Kafka, type KafkaConfig, logLevel, Partitioners, type Producer } from 'kafkajs'
+import { Kafka, type KafkaConfig, logLevel, Partitioners, type Producer, type SASLOptions } from 'kafkajs'
 import type { PlaybackEvent } from '../../schemas.ts'
 import type { EventSink } from './event-sink.ts'
 import { type KafkaRecord, PartitionQueue } from './partition-queue.ts'
@@ -8,6 +8,9 @@ export interface KafkaSinkOptions {
   brokers: readonly string[]
   topic: string
   clientId: string
+  /** Authorities beside the usual ones come from NODE_EXTRA_CA_CERTS. */
+  tls?: boolean
+  sasl?: SASLOptions | undefined
   log: Record<'debug' | 'info' | 'warn', (details: object, text: string) => void>
 }
 
@@ -87,8 +90,8 @@ export class KafkaSink implements EventSink {
   }
 
   async #countPartitions (): Promise<number> {
-    // The attempts are counted by `#connect`; kafkajs' own would go on for ever.
-    const admin = this.#kafka.admin({ retry: { retries: 1 } })
+    // The attempts are counted by `#connect`, which says what is wrong; kafkajs' own would go on for ever, and connects by the client's rule, not by the admin's.
+    const admin = new Kafka({ ...clientConfig(this.#options), retry: { initialRetryTime: 100, retries: 1 } }).admin()
     try {
       await admin.connect()
       const { topics } = await admin.fetchTopicMetadata({ topics: [this.#options.topic] })
@@ -115,10 +118,13 @@ export class KafkaSink implements EventSink {
   }
 }
 
-function clientConfig ({ brokers, clientId, log }: KafkaSinkOptions): KafkaConfig {
+function clientConfig ({ brokers, clientId, tls = false, sasl, log }: KafkaSinkOptions): KafkaConfig {
   return {
     clientId,
     brokers: [...brokers],
+    ssl: tls,
+    // A copy: the library writes into it, and the configuration is frozen.
+    ...(sasl === undefined ? {} : { sasl: { ...sasl } }),
     requestTimeout: REQUEST_MS,
     connectionTimeout: REQUEST_MS,
     retry: { initialRetryTime: 100, maxRetryTime: 2_000, retries: Number.MAX_SAFE_INTEGER },
