@@ -6,7 +6,6 @@ import { PlaybackTokens } from '../../src/modules/token/playback-tokens.ts'
 const NOW = 1_795_000_000_000
 const WHO = { sessionId: '3f0c9a52-8f6e-4d0b-9c41-5a1726e05132', userId: 'user123', profileId: 'profile456', contentId: 'content789', deviceId: 'device101' }
 const SECRET = 'first-signing-key-0123456789-abcdefgh'
-const MUTANTS = 20_000
 
 const tokensOf = (secret: string, accepted?: string): PlaybackTokens => {
   const problems: string[] = []
@@ -96,29 +95,4 @@ t.test('what is signed with the right key but is no token of ours is refused', a
     'four parts': `${token}.x`
   }
   for (const [name, text] of Object.entries(forged)) t.equal(tokens.verify(text, NOW).valid, false, name)
-})
-
-t.test(`none of ${MUTANTS} mutants is accepted and none throws`, async t => {
-  const tokens = tokensOf(SECRET)
-  const { token } = tokens.issue(WHO, NOW)
-  let seed = 20_261_123
-  const random = (below: number): number => {
-    seed = (Math.imul(seed, 1_103_515_245) + 12_345) >>> 0
-    return Math.floor(seed / 2 ** 32 * below)
-  }
-  const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.=+/ \n'
-  const accepted: string[] = []
-  for (let i = 0; i < MUTANTS; i++) {
-    const text = [...token]
-    for (let changes = 1 + random(3); changes > 0; changes--) {
-      const at = random(text.length)
-      const letter = alphabet.charAt(random(alphabet.length))
-      if (random(3) === 0) text.splice(at, 1)
-      else if (random(2) === 0) text.splice(at, 0, letter)
-      else text[at] = letter
-    }
-    const mutant = text.join('')
-    if (mutant !== token && tokens.verify(mutant, NOW).valid) accepted.push(mutant)
-  }
-  t.same(accepted, [])
 })
