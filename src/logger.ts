@@ -2,8 +2,11 @@ import { ecsFormat } from '@elastic/ecs-pino-format'
 import { type DestinationStream, type LoggerOptions, pino } from 'pino'
 import type { Config } from './config.ts'
 
-/** Credentials never reach a line, whoever logs the request. */
-const REDACT = ['req.headers.authorization', 'req.headers["x-gateway-secret"]', 'req.headers.cookie', '*.playback_token', '*.token', '*.tokens']
+/** Credentials never reach a line, whoever logs the request. An error of Redis holds its command, and AUTH's arguments are the password. */
+const REDACT = [
+  'req.headers.authorization', 'req.headers["x-gateway-secret"]', 'req.headers.cookie', '*.playback_token', '*.token', '*.tokens',
+  'err.command.args', 'err.*.command.args'
+]
 
 /**
  * The service's own log. `auto` writes for people on a terminal and JSON elsewhere. URLs are cut at the query and user ids in paths
