@@ -1,15 +1,16 @@
 import cors from '@fastify/cors'
-import helmet from '@fastify/helmet'
 import { randomUUID } from 'node:crypto'
-import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify'
+import Fastify, { type FastifyBaseLogger, type FastifyInstance } from 'fastify'
 import type { Config } from './config.ts'
+import { RequestLog, requestLogger } from './logger.ts'
 import concurrency from './modules/concurrency/index.ts'
 import entitlement from './modules/entitlement/index.ts'
 import event from './modules/event/index.ts'
-import type { WriteLine } from './modules/event/event-sink.ts'
+import type { WriteLines } from './modules/event/event-sink.ts'
 import lifecycle from './modules/lifecycle/index.ts'
 import session from './modules/session/index.ts'
 import token from './modules/token/index.ts'
+import answerHeaders from './plugins/answer-headers.ts'
 import auth from './plugins/auth.ts'
 import gauges from './plugins/gauges.ts'
 import metrics from './plugins/metrics.ts'
@@ -37,7 +38,7 @@ export interface AppOptions {
   identityUrl: string
   contentUrl: string
   /** Where events without a broker are written. */
-  writeLine: WriteLine
+  writeLines: WriteLines
   draining: () => boolean
   aggregateMetrics?: () => Promise<string>
 }
@@ -51,12 +52,12 @@ const REQUEST_ID = /^[A-Za-z0-9._-]{1,64}$/
 
 /** The composition root: what there is, in the order in which it starts; it closes in the reverse order. */
 export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
-  const { config, version, connect, identityUrl, contentUrl, writeLine, draining } = options
+  const { config, version, connect, identityUrl, contentUrl, writeLines, draining } = options
   const { limit, timeoutMs, heartbeatMs, ttlMs, endedTtlMs, sweepMs } = config.session
   const fastify: FastifyInstance = Fastify({
     loggerInstance: options.logger,
-    // A line per heartbeat costs as much as the heartbeat; such routes log what goes wrong.
-    logController: new LogController({ disableRequestLogging: request => request.routeOptions.logLevel === 'warn' }),
+    logController: new RequestLog(),
+    childLoggerFactory: requestLogger,
     genReqId: ({ headers }) => typeof headers['x-request-id'] === 'string' && REQUEST_ID.test(headers['x-request-id']) ? headers['x-request-id'] : randomUUID(),
     trustProxy: config.http.trustProxy.length > 0 ? [...config.http.trustProxy] : false,
     bodyLimit: BODY_BYTES,
@@ -71,11 +72,6 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
     clientErrorHandler,
     frameworkErrors
   })
-  fastify.addHook('onSend', async (request, reply) => {
-    reply.header('x-request-id', request.id)
-    // A process that is about to end asks its keep-alive clients to leave, before it closes on them.
-    if (draining()) reply.header('connection', 'close')
-  })
   fastify.removeContentTypeParser('text/plain')
   for (const schema of SHARED_SCHEMAS) fastify.addSchema(schema)
 
@@ -86,8 +82,7 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
   await fastify.register(metrics, { version, aggregate: options.aggregateMetrics })
   const { measure } = fastify
   await fastify.register(overload, { shed: measure.shed })
-  // The page under /docs is also looked at over plain HTTP.
-  await fastify.register(helmet, { contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } } })
+  await fastify.register(answerHeaders, { draining })
   if (config.http.corsOrigins.length > 0) {
     await fastify.register(cors, { origin: config.http.corsOrigins.includes('*') ? '*' : [...config.http.corsOrigins], exposedHeaders: ['retry-after', 'x-request-id', 'location'], maxAge: 600 })
   }
@@ -100,7 +95,7 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
   await fastify.register(event, {
     sink: config.event.sink,
     heartbeats: config.event.heartbeats,
-    writeLine,
+    writeLines,
     outboxBytes: config.event.outboxBytes,
     traceHeaders: tracing?.traceHeaders,
     observer: { sent: measure.eventSent, dropped: measure.eventDropped, lost: measure.eventsLost, failed: measure.eventFailed }

@@ -1,5 +1,6 @@
 import { ecsFormat } from '@elastic/ecs-pino-format'
-import { type DestinationStream, type LoggerOptions, pino } from 'pino'
+import { type FastifyBaseLogger, type FastifyRequest, LogController } from 'fastify'
+import { type Bindings, type ChildLoggerOptions, type DestinationStream, type LoggerOptions, pino } from 'pino'
 import type { Config } from './config.ts'
 
 /** Credentials never reach a line, whoever logs the request. An error of Redis holds its command, and AUTH's arguments are the password. */
@@ -30,4 +31,59 @@ export function createLogger (log: Config['log'], terminal: boolean, destination
 /** The path without its query, and without the user id where there is one. */
 export function maskPath (url: string): string {
   return (url.split('?', 1)[0] ?? '').replace(/(\/concurrency\/)[^/]+/, '$1*')
+}
+
+/**
+ * The logger of one request, made when it says something for the first time: most requests say nothing, and pino builds every method
+ * of a child anew when a route has a level of its own (10 % of a heartbeat).
+ */
+export function requestLogger (parent: FastifyBaseLogger, bindings: Bindings, options: ChildLoggerOptions): FastifyBaseLogger {
+  return new RequestLogger(options.level === 'warn', () => parent.child(bindings, options))
+}
+
+type Rest = [text?: string, ...values: unknown[]]
+
+class RequestLogger implements FastifyBaseLogger {
+  /** Of a route that only logs what goes wrong: a line per heartbeat costs as much as the heartbeat. */
+  readonly quiet: boolean
+  readonly #make: () => FastifyBaseLogger
+  #made: FastifyBaseLogger | undefined
+
+  constructor (quiet: boolean, make: () => FastifyBaseLogger) {
+    this.quiet = quiet
+    this.#make = make
+  }
+
+  get #log (): FastifyBaseLogger {
+    this.#made ??= this.#make()
+    return this.#made
+  }
+
+  get level () { return this.#log.level }
+  set level (level) { this.#log.level = level }
+  // Methods, not getters: Fastify looks at each of them for every request.
+  fatal (details: unknown, ...rest: Rest): void { this.#log.fatal(details, ...rest) }
+  error (details: unknown, ...rest: Rest): void { this.#log.error(details, ...rest) }
+  warn (details: unknown, ...rest: Rest): void { this.#log.warn(details, ...rest) }
+  info (details: unknown, ...rest: Rest): void { this.#log.info(details, ...rest) }
+  debug (details: unknown, ...rest: Rest): void { this.#log.debug(details, ...rest) }
+  trace (details: unknown, ...rest: Rest): void { this.#log.trace(details, ...rest) }
+  silent (details: unknown, ...rest: Rest): void { this.#log.silent(details, ...rest) }
+  child (bindings: Bindings, options?: ChildLoggerOptions): FastifyBaseLogger { return this.#log.child(bindings, options) }
+}
+
+/** One line per request, when it is answered; none on quiet routes. */
+export class RequestLog extends LogController {
+  override isLogDisabled ({ log }: FastifyRequest): boolean {
+    return log instanceof RequestLogger && log.quiet
+  }
+
+  override incomingRequest (): void { /* what came is in the line of the answer */ }
+
+  override requestCompleted (...[error, request, reply]: Parameters<LogController['requestCompleted']>): void {
+    if (this.isLogDisabled(request)) return
+    const details = { req: request, res: reply, responseTime: reply.elapsedTime }
+    if (error) request.log.error({ ...details, err: error }, 'request errored')
+    else request.log.info(details, 'request completed')
+  }
 }

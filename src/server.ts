@@ -36,7 +36,7 @@ async function serve (dependencies: Dependencies): Promise<void> {
     connect: { target: dependencies.redis, commandTimeoutMs: config.redis.commandTimeoutMs, scripts: { shebang: dependencies.shebang } },
     identityUrl: dependencies.identityUrl,
     contentUrl: dependencies.contentUrl,
-    writeLine: line => { events.write(line) },
+    writeLines: line => { events.write(line) },
     draining: () => draining,
     ...(cluster.isWorker ? { aggregateMetrics: workerMetrics } : {})
   })

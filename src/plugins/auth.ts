@@ -54,16 +54,18 @@ export default fp<AuthOptions>(async function auth (fastify, { auth: config, now
     return await byAccessToken(request)
   }
 
-  /** undefined when the headers hold no credential for a session, as opposed to a bad one. */
-  async function sessionPrincipal (request: FastifyRequest): Promise<Principal | undefined> {
+  /** undefined when the headers hold no credential for a session, as opposed to a bad one. Only an access token has to be waited for. */
+  function sessionPrincipal (request: FastifyRequest): Promise<Principal> | Principal | undefined {
     const vouched = gateway?.vouch(request.headers)
     // A gateway that names no user vouches for none: a session id alone is no proof of anything. It may pass on the player's token.
     if (vouched !== undefined && vouched.kind !== 'gateway') return vouched
     const token = bearerOf(request.raw)
     if (token === undefined) return undefined
+    const recalled = fastify.tokens.recall(token, nowMs())
+    if (recalled?.valid === true) return { kind: 'session', claims: recalled.claims }
     if (claimsToBePlayback(token)) return byPlaybackToken(token)
     if (byAccessToken === undefined) throw unauthorized()
-    return await byAccessToken(request)
+    return byAccessToken(request)
   }
 
   fastify.decorate('auth', {

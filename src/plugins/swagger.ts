@@ -1,3 +1,4 @@
+import helmet from '@fastify/helmet'
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import fp from 'fastify-plugin'
@@ -30,7 +31,11 @@ export default fp<{ version: string }>(async function document (fastify, { versi
     },
     refResolver: { buildLocalReference: (json, _base, _fragment, index) => typeof json.$id === 'string' ? json.$id : `def-${index}` }
   })
-  await fastify.register(swaggerUi, { routePrefix: '/docs', staticCSP: true })
+  await fastify.register(async function page (scope) {
+    // The page is also looked at over plain HTTP.
+    await scope.register(helmet, { contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } } })
+    await scope.register(swaggerUi, { routePrefix: '/docs', staticCSP: true })
+  })
 
   const hidden = { schema: { hide: true }, logLevel: 'warn' as const }
   fastify.get('/openapi.json', hidden, async () => fastify.swagger())

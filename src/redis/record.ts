@@ -50,6 +50,9 @@ const POSITION_WIDTH = 11
 /** Widths by which tests and the service can check a block before it is written. */
 export const LAYOUT = { beatOffset: 43, beatWidth: 13, blockOffset: 56, blockWidth: 67, headWidth: 123, positionWidth: POSITION_WIDTH } as const
 
+/** What `heartbeat.lua` says of each session: status, seq and previous beat at these offsets. */
+export const RENEWAL = { seq: 6, beat: 16, width: 29 } as const
+
 const number = (value: unknown): number => {
   if (typeof value !== 'number') throw new TypeError('session record: number expected')
   return value

@@ -4,11 +4,12 @@ import type { Cluster, Redis, Result } from 'ioredis'
 /**
  * The registry of Lua scripts: one file in `lua/` is one atomic operation is one ioredis command. ioredis sends EVALSHA and
  * falls back to EVAL by itself on a server that does not know the script (restart, failover, SCRIPT FLUSH).
- * Replies are flat arrays that begin with one of the codes below; each file's header says what follows.
+ * Most replies are flat arrays that begin with one of the codes below; each file's header says it.
  */
 export const SCRIPTS = {
   createSession: { file: 'create-session.lua', numberOfKeys: undefined },
-  heartbeat: { file: 'heartbeat.lua', numberOfKeys: 1 },
+  heartbeat: { file: 'heartbeat.lua', numberOfKeys: undefined },
+  lastBeats: { file: 'last-beats.lua', numberOfKeys: undefined },
   changeStatus: { file: 'change-status.lua', numberOfKeys: 2 },
   endSession: { file: 'end-session.lua', numberOfKeys: 6 },
   reapSession: { file: 'reap-session.lua', numberOfKeys: 6 },
@@ -20,7 +21,6 @@ export const SCRIPTS = {
 export type ScriptName = keyof typeof SCRIPTS
 
 export const CreateCodes = { admitted: 1, exists: 2, ended: 3, members: 4, refused: 5 } as const
-export const HeartbeatCodes = { renewed: 1, absent: 0 } as const
 export const ChangeCodes = { changed: 1, unchanged: 2, absent: 0 } as const
 export const EndCodes = { ended: 1, alreadyEnded: 2, absent: 0 } as const
 export const ReapCodes = { expired: 1, alive: 2, gone: 0 } as const
@@ -31,7 +31,8 @@ type Arg = string | number
 declare module 'ioredis' {
   interface RedisCommander<Context> {
     createSession (numberOfKeys: number, ...keysAndArgs: Arg[]): Result<[code: number, nowMs: number, active: number, ...rest: string[]], Context>
-    heartbeat (session: Key, block: string): Result<[code: number, nowMs: number, status: string, seq: number, previousBeatMs: number], Context>
+    heartbeat (numberOfKeys: number, ...keysAndBlocks: string[]): Result<[nowMs: number, renewals: string], Context>
+    lastBeats (numberOfKeys: number, ...sessions: Key[]): Result<string, Context>
     changeStatus (session: Key, outbox: Key, status: string, type: string, position: string, heardAt: string, metadata: string):
     Result<[code: number, nowMs: number, entryId: string, record: string], Context>
     endSession (session: Key, ended: Key, slots: Key, index: Key, due: Key, outbox: Key, sessionId: string, type: string, reason: string, endReason: string,

@@ -36,7 +36,7 @@ async function underFault (t: Test, kafka: KafkaCluster, topic: string, fault: (
   const sessions = Promise.all(Array.from({ length: 200 }, async (_, number) => {
     for (let seq = 1; !curtain.signal.aborted; seq++) {
       const sent = event(`session-${number}`, seq)
-      await sink.send(sent)
+      await sink.send([sent])
       acknowledged.push(sent.event_id)
       await sleep(5)
     }
@@ -102,9 +102,9 @@ t.test('a service starts without Kafka and connects when it comes', { skip }, as
   const sink = new KafkaSink({ brokers: [kafka.addresses], topic: 'late', clientId: 'test', log: silent })
   t.teardown(async () => { await sink.close() })
   t.equal(sink.ready(), false)
-  await t.rejects(sink.send(event('s', 1)), 'an event is refused, so it stays in the outbox')
+  await t.rejects(sink.send([event('s', 1)]), 'an event is refused, so it stays in the outbox')
   await kafka.brokers[0]?.restart()
   await waitFor('the sink to connect', () => sink.ready(), 30_000)
-  await sink.send(event('s', 1))
+  await sink.send([event('s', 1)])
   t.equal(readTopic(kafka.addresses, 'late').length, 1)
 })

@@ -30,7 +30,7 @@ export async function buildTestApp (t: Test, redisUrl: string, env: Record<strin
     connect: { target, commandTimeoutMs: config.redis.commandTimeoutMs },
     identityUrl: upstream.identityUrl,
     contentUrl: upstream.contentUrl,
-    writeLine: line => { events.push((JSON.parse(line) as { event: PlaybackEvent }).event) },
+    writeLines: line => { events.push((JSON.parse(line) as { event: PlaybackEvent }).event) },
     draining: () => false
   })
   await app.ready()

@@ -12,8 +12,8 @@ function relayOf (heartbeats: HeartbeatSampling, ready = true): { relay: EventRe
   const counted = { sent: 0, dropped: 0 }
   const relay = new EventRelay({
     heartbeats,
-    sink: { ready: () => ready, send: async event => { sent.push(event) }, close: async () => {} },
-    observer: { sent: () => { counted.sent++ }, dropped: () => { counted.dropped++ }, lost: () => {}, failed: () => {} },
+    sink: { ready: () => ready, send: async events => { sent.push(...events) }, close: async () => {} },
+    observer: { sent: (_type, count) => { counted.sent += count }, dropped: (_type, count) => { counted.dropped += count }, lost: () => {}, failed: () => {} },
     client: Object.create(null) as Options['client'],
     clock: Object.create(null) as Options['clock'],
     capacity: Object.create(null) as Options['capacity']

@@ -11,8 +11,8 @@ import type { OutboxCapacity } from './outbox-capacity.ts'
 import { type EventSubject, heartbeatEvent, lifecycleEvent } from './playback-event.ts'
 
 export interface RelayObserver {
-  sent: (type: EventType) => void
-  dropped: (type: EventType) => void
+  sent: (type: EventType, count: number) => void
+  dropped: (type: EventType, count: number) => void
   lost: (events: number) => void
   failed: (error: unknown) => void
 }
@@ -51,7 +51,7 @@ export class EventRelay {
   /** Sent but not yet removed from the outbox, by slot. */
   #delivered = new Map<number, string[]>()
   #acknowledging: Promise<void> | undefined
-  readonly #heartbeats = new Map<string, PlaybackEvent>()
+  #heartbeats = new Map<string, PlaybackEvent>()
   #flushTimer: NodeJS.Timeout | undefined
 
   constructor (options: RelayOptions) {
@@ -72,7 +72,7 @@ export class EventRelay {
     const { heartbeats } = this.#options
     if (heartbeats === 'off' || (heartbeats === 'sampled' && sameMinute(beat.beatMs, beat.previousBeatMs))) return
     if (!this.#heartbeats.has(subject.sessionId) && this.#heartbeats.size >= MAX_HEARTBEATS) {
-      this.#options.observer.dropped('playback.heartbeat')
+      this.#options.observer.dropped('playback.heartbeat', 1)
       return
     }
     this.#heartbeats.set(subject.sessionId, heartbeatEvent(subject, beat))
@@ -111,8 +111,8 @@ export class EventRelay {
     const id = `${entry.slot}:${entry.entryId}`
     this.#inFlight.add(id)
     try {
-      await sink.send(lifecycleEvent(entry), headers)
-      observer.sent(entry.type)
+      await sink.send([lifecycleEvent(entry)], headers)
+      observer.sent(entry.type, 1)
       const ids = this.#delivered.get(entry.slot)
       if (ids === undefined) this.#delivered.set(entry.slot, [entry.entryId])
       else ids.push(entry.entryId)
@@ -138,14 +138,11 @@ export class EventRelay {
     const { sink, observer } = this.#options
     this.#flushTimer = undefined
     const events = [...this.#heartbeats.values()]
-    this.#heartbeats.clear()
-    for (const event of events) {
-      if (!sink.ready()) {
-        observer.dropped(event.event_type)
-        continue
-      }
-      sink.send(event).then(() => { observer.sent(event.event_type) }, () => { observer.dropped(event.event_type) })
-    }
+    this.#heartbeats = new Map()
+    if (events.length === 0) return
+    const dropped = (): void => { observer.dropped('playback.heartbeat', events.length) }
+    if (sink.ready()) sink.send(events).then(() => { observer.sent('playback.heartbeat', events.length) }, dropped)
+    else dropped()
   }
 }
 

@@ -30,6 +30,7 @@ export class KafkaSink implements EventSink {
   readonly #partitioner = Partitioners.DefaultPartitioner()
   #producer: Producer | undefined
   #queues: PartitionQueue[] = []
+  #partitions: Parameters<ReturnType<typeof Partitioners.DefaultPartitioner>>[0]['partitionMetadata'] = []
   #closed = false
   #stalled = false
 
@@ -52,10 +53,19 @@ export class KafkaSink implements EventSink {
     return !stalled
   }
 
-  async send (event: PlaybackEvent, headers: Readonly<Record<string, string>> = {}): Promise<void> {
-    const queue = this.#queues[this.#partitionOf(event.session_id)]
-    if (queue === undefined) throw new Error('Kafka is not connected')
-    await queue.add(toRecord(event, headers))
+  async send (events: readonly PlaybackEvent[], headers: Readonly<Record<string, string>> = {}): Promise<void> {
+    const byPartition = new Map<number, KafkaRecord[]>()
+    for (const event of events) {
+      const partition = this.#partitionOf(event.session_id)
+      const records = byPartition.get(partition)
+      if (records === undefined) byPartition.set(partition, [toRecord(event, headers)])
+      else records.push(toRecord(event, headers))
+    }
+    await Promise.all([...byPartition].map(async ([partition, records]) => {
+      const queue = this.#queues[partition]
+      if (queue === undefined) throw new Error('Kafka is not connected')
+      await queue.add(records)
+    }))
   }
 
   async close (): Promise<void> {
@@ -66,8 +76,7 @@ export class KafkaSink implements EventSink {
 
   /** Kafka's default: murmur2 of the key, so that any other producer of the platform would choose the same. */
   #partitionOf (key: string): number {
-    const partitionMetadata = this.#queues.map((_, partitionId) => ({ partitionErrorCode: 0, partitionId, leader: 0, replicas: [], isr: [], offlineReplicas: [] }))
-    return this.#partitioner({ topic: this.#options.topic, partitionMetadata, message: { key, value: null } })
+    return this.#partitioner({ topic: this.#options.topic, partitionMetadata: this.#partitions, message: { key, value: null } })
   }
 
   async #connect (): Promise<void> {
@@ -80,6 +89,7 @@ export class KafkaSink implements EventSink {
         this.#queues = Array.from({ length: partitions }, (_, partition) => new PartitionQueue({
           topic, partition, send: async request => await this.#send(request), renew: async () => { await this.#renewProducer() }
         }))
+        this.#partitions = this.#queues.map((_, partitionId) => ({ partitionErrorCode: 0, partitionId, leader: 0, replicas: [], isr: [], offlineReplicas: [] }))
         log.info({ topic, partitions }, 'connected to Kafka')
         return
       } catch (error) {

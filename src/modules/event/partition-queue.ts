@@ -13,7 +13,9 @@ export interface PartitionQueueOptions {
   renew: () => Promise<void>
 }
 
-interface Waiting { record: KafkaRecord, resolve: () => void, reject: (error: Error) => void }
+/** Records that were added together are answered together. */
+interface Ticket { open: number, resolve: () => void, reject: (error: Error) => void }
+interface Waiting { record: KafkaRecord, ticket: Ticket }
 
 /** kafkajs has no linger. One record per request: 10k/s; a thousand: 116k/s (measured). */
 const LINGER_MS = 5
@@ -36,14 +38,15 @@ export class PartitionQueue {
     this.#options = options
   }
 
-  /** Settles when Kafka has acknowledged the record, on all in-sync replicas. */
-  async add (record: KafkaRecord): Promise<void> {
+  /** Settles when Kafka has acknowledged the records, on all in-sync replicas. */
+  async add (records: readonly KafkaRecord[]): Promise<void> {
     await new Promise<void>((resolve, reject) => {
       if (this.#closed) {
         reject(new Error('the event sink is closed'))
         return
       }
-      this.#waiting.push({ record, resolve, reject })
+      const ticket: Ticket = { open: records.length, resolve, reject }
+      for (const record of records) this.#waiting.push({ record, ticket })
       if (!this.#running) {
         this.#running = true
         setTimeout(() => { this.#run().catch(() => { /* every record is answered inside */ }) }, LINGER_MS)
@@ -64,9 +67,9 @@ export class PartitionQueue {
     while (this.#waiting.length > 0) {
       const batch = this.#take()
       const acknowledged = await this.#deliver(batch.map(({ record }) => record))
-      for (const { resolve, reject } of batch) {
-        if (acknowledged) resolve()
-        else reject(new Error('the event sink is closed'))
+      for (const { ticket } of batch) {
+        if (!acknowledged) ticket.reject(new Error('the event sink is closed'))
+        else if (--ticket.open === 0) ticket.resolve()
       }
     }
     this.#running = false

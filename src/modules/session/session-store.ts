@@ -1,9 +1,9 @@
-import { runBatch } from '../../redis/batch.ts'
 import type { RedisClock } from '../../redis/clock.ts'
 import { keys, slotOf } from '../../redis/keys.ts'
 import { ENDINGS, type EndCause, type OutboxEntry, tagOfSession, terminalEntry } from '../../redis/outbox.ts'
-import { type EndedRecord, formatBeatBlock, formatPosition, LAYOUT, type LiveStatus, parseEnded, parseRecord, type SessionRecord } from '../../redis/record.ts'
-import { ChangeCodes, EndCodes, HeartbeatCodes, type RedisClient } from '../../redis/scripts.ts'
+import { type EndedRecord, formatBeatBlock, formatPosition, LAYOUT, type LiveStatus, parseEnded, parseRecord, RENEWAL, type SessionRecord } from '../../redis/record.ts'
+import { ChangeCodes, EndCodes, type RedisClient } from '../../redis/scripts.ts'
+import { TickBatch } from '../../redis/tick-batch.ts'
 
 /**
  * user: account. profile: viewer within it. content: what is played. device: what plays. session: one playback.
@@ -32,6 +32,8 @@ export type Ending =
 /** What a client may say with a change: a position in seconds, and metadata as JSON text or ''. */
 export interface ClientState { position: number | undefined, metadata: string }
 
+interface Beat { sessionId: string, position: number, heardAt: string }
+
 export interface SessionStoreOptions {
   client: RedisClient
   clock: RedisClock
@@ -43,11 +45,25 @@ export class SessionStore {
   readonly #client: RedisClient
   readonly #clock: RedisClock
   readonly #endedTtlMs: number
+  readonly #renewals: TickBatch<Beat, Renewal>
+  readonly #beats: TickBatch<string, number | undefined>
 
   constructor ({ client, clock, endedTtlMs }: SessionStoreOptions) {
     this.#client = client
     this.#clock = clock
     this.#endedTtlMs = endedTtlMs
+    this.#renewals = new TickBatch({
+      client,
+      slotOf: ({ sessionId }) => slotOf(sessionId),
+      add: (pipeline, beats) => pipeline.heartbeat(beats.length, ...beats.map(beat => keys.session(beat.sessionId)), ...beats.map(beat => formatBeatBlock(beat.position, beat.heardAt))),
+      read: (reply, beats) => this.#readRenewals(reply, beats)
+    })
+    this.#beats = new TickBatch({
+      client,
+      slotOf,
+      add: (pipeline, sessionIds) => pipeline.lastBeats(sessionIds.length, ...sessionIds.map(keys.session)),
+      read: (reply, sessionIds) => sessionIds.map((_, at) => Number(String(reply).slice(at * LAYOUT.beatWidth, (at + 1) * LAYOUT.beatWidth)) || undefined)
+    })
   }
 
   async read (sessionId: string): Promise<SessionView> {
@@ -58,22 +74,15 @@ export class SessionStore {
 
   /** Never creates or revives a session: `absent` when a script has ended it, or when it never was. */
   async heartbeat (sessionId: string, position: number): Promise<Renewal> {
-    const heardAt = this.#clock.nowIso()
-    return this.#renewal(await this.#client.heartbeat(keys.session(sessionId), formatBeatBlock(position, heardAt)), heardAt)
+    const [renewal] = await this.heartbeats([{ sessionId, position }])
+    if (renewal === undefined || renewal instanceof Error) throw renewal ?? new Error('no reply')
+    return renewal
   }
 
-  /** Many heartbeats in one pipeline per node; answers in order, an Error where Redis gave none. */
+  /** Many heartbeats; answers in order, an Error where Redis gave none. */
   async heartbeats (beats: ReadonlyArray<{ sessionId: string, position: number }>): Promise<Array<Renewal | Error>> {
     const heardAt = this.#clock.nowIso()
-    const replies = await runBatch(this.#client, beats.map(({ sessionId, position }) => ({
-      slot: slotOf(sessionId),
-      add: pipeline => pipeline.heartbeat(keys.session(sessionId), formatBeatBlock(position, heardAt))
-    })))
-    return replies.map(reply => {
-      if (!reply.ok) return reply.error
-      const [code, nowMs, status, seq, previousBeatMs]: unknown[] = Array.isArray(reply.value) ? reply.value : []
-      return this.#renewal([Number(code), Number(nowMs), String(status), Number(seq), Number(previousBeatMs)], heardAt)
-    })
+    return await this.#renewals.run(beats.map(({ sessionId, position }) => ({ sessionId, position, heardAt })))
   }
 
   /** Pauses or resumes; `unchanged` when it is so already, and then nothing is written. */
@@ -107,21 +116,26 @@ export class SessionStore {
     return { outcome: 'ended', ended, event }
   }
 
-  /** Redis ms of each session's last heartbeat, in order; undefined for a session that is not held. One GETRANGE each. */
+  /** Redis ms of each session's last heartbeat, in order; undefined for a session that is not held. */
   async beats (sessionIds: readonly string[]): Promise<Array<number | undefined | Error>> {
-    const replies = await runBatch(this.#client, sessionIds.map(sessionId => ({
-      slot: slotOf(sessionId),
-      add: pipeline => pipeline.getrange(keys.session(sessionId), LAYOUT.beatOffset, LAYOUT.blockOffset - 1)
-    })))
-    return replies.map(reply => {
-      if (!reply.ok) return reply.error
-      return reply.value === '' ? undefined : Number(reply.value)
-    })
+    return await this.#beats.run(sessionIds)
   }
 
-  #renewal ([code, nowMs, status, seq, previousBeatMs]: [number, number, string, number, number], heardAt: string): Renewal {
-    this.#clock.observe(nowMs)
-    if (code !== HeartbeatCodes.renewed) return { outcome: 'absent' }
-    return { outcome: 'renewed', status: status === 'paused' ? 'paused' : 'active', seq, beatMs: nowMs, previousBeatMs, heardAt }
+  #readRenewals (reply: unknown, beats: readonly Beat[]): Renewal[] {
+    const [now, text]: unknown[] = Array.isArray(reply) ? reply : []
+    const [beatMs, renewals] = [Number(now), String(text)]
+    this.#clock.observe(beatMs)
+    return beats.map(({ heardAt }, at): Renewal => {
+      const start = at * RENEWAL.width
+      if (renewals[start] === ' ') return { outcome: 'absent' }
+      return {
+        outcome: 'renewed',
+        status: renewals.startsWith('paused', start) ? 'paused' : 'active',
+        seq: Number(renewals.slice(start + RENEWAL.seq, start + RENEWAL.beat)),
+        beatMs,
+        previousBeatMs: Number(renewals.slice(start + RENEWAL.beat, start + RENEWAL.width)),
+        heardAt
+      }
+    })
   }
 }

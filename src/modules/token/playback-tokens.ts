@@ -90,6 +90,11 @@ export class PlaybackTokens {
     return verification
   }
 
+  /** As `verify` for a token that has passed it here before; undefined for any other, which may not even be a playback token. */
+  recall (token: string, nowMs: number): TokenVerification | undefined {
+    return this.#verified.has(token) ? this.verify(token, nowMs) : undefined
+  }
+
   /** Whether less than half of the token's life is left. */
   needsRenewal ({ iat, exp }: PlaybackClaims, nowMs: number): boolean {
     return exp - nowMs / 1_000 < (exp - iat) / 2

@@ -22,8 +22,17 @@ export function bearerOf ({ headers, rawHeaders }: IncomingMessage): string | un
   if (authorization === undefined) return undefined
   const token = BEARER.exec(authorization)?.[1]
   // Node keeps the first of several; whoever stands in front may have checked the last.
-  if (token === undefined || rawHeaders.filter((text, index) => index % 2 === 0 && text.toLowerCase() === 'authorization').length > 1) throw unauthorized()
+  if (token === undefined || isRepeated(rawHeaders, 'authorization')) throw unauthorized()
   return token
+}
+
+function isRepeated (rawHeaders: readonly string[], name: string): boolean {
+  let seen = 0
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    const header = rawHeaders[at] ?? ''
+    if (header.length === name.length && header.toLowerCase() === name) seen++
+  }
+  return seen > 1
 }
 
 /** A gateway in front of the service that proves itself with a secret and says for whom it calls. */
