@@ -7,6 +7,7 @@ import { buildApp } from './app.ts'
 import { type Config, ConfigError, loadConfig } from './config.ts'
 import { type Dependencies, resolveDependencies } from './embedded/dependencies.ts'
 import { createLogger } from './logger.ts'
+import { keepTickShape } from './tick-shape.ts'
 import { joinMetrics, runPrimary, workerMetrics } from './workers.ts'
 
 /** Process entry: the only reader of the environment. One process, or a primary and its workers. */
@@ -65,6 +66,7 @@ function announce (address: string, dependencies: Dependencies): void {
   log.info(`documentation: ${address}/docs`)
 }
 
+await keepTickShape()
 try {
   if (cluster.isPrimary && config.http.workers > 1) await runPrimary(config, log, await resolveDependencies(config))
   else await serve(await resolveDependencies(config))

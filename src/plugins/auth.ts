@@ -1,4 +1,4 @@
-import type { FastifyRequest } from 'fastify'
+import type { FastifyRequest, onRequestHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
 import type { AuthConfig } from '../config.ts'
 import { PLAYBACK_ISSUER, registerAccessTokens } from './auth/access-tokens.ts'
@@ -14,7 +14,7 @@ export interface Auth {
   /** For the start and the user's slots: whoever can prove, or vouch for, a user. Never a playback token. */
   user: Hook
   /** For one session: its playback token, its user, or a service credential. */
-  session: Hook
+  session: onRequestHookHandler
   /** As `session`; without a credential in the headers the token may be in the body, which is only there after parsing. */
   beacon: { onRequest: Hook, preValidation: Hook }
 }
@@ -61,8 +61,8 @@ export default fp<AuthOptions>(async function auth (fastify, { auth: config, now
     if (vouched !== undefined && vouched.kind !== 'gateway') return vouched
     const token = bearerOf(request.raw)
     if (token === undefined) return undefined
-    const recalled = fastify.tokens.recall(token, nowMs())
-    if (recalled?.valid === true) return { kind: 'session', claims: recalled.claims }
+    const claims = fastify.tokens.recall(token, nowMs())
+    if (claims !== undefined) return { kind: 'session', claims }
     if (claimsToBePlayback(token)) return byPlaybackToken(token)
     if (byAccessToken === undefined) throw unauthorized()
     return byAccessToken(request)
@@ -70,10 +70,19 @@ export default fp<AuthOptions>(async function auth (fastify, { auth: config, now
 
   fastify.decorate('auth', {
     user: async request => { request.principal = await userPrincipal(request) },
-    session: async request => {
-      const principal = await sessionPrincipal(request)
-      if (principal === undefined) throw unauthorized()
-      request.principal = principal
+    // With a callback: most callers are known at once, and a promise would make each of them wait a turn.
+    session: (request, _reply, done) => {
+      const settle = (principal: Principal | undefined): void => {
+        request.principal = principal ?? null
+        done(principal === undefined ? unauthorized() : undefined)
+      }
+      try {
+        const principal = sessionPrincipal(request)
+        if (principal instanceof Promise) principal.then(settle, done)
+        else settle(principal)
+      } catch (error) {
+        done(error instanceof Error ? error : unauthorized())
+      }
     },
     beacon: {
       onRequest: async request => { request.principal = await sessionPrincipal(request) ?? null },

@@ -13,7 +13,7 @@ export const SCRIPTS = {
   changeStatus: { file: 'change-status.lua', numberOfKeys: 2 },
   endSession: { file: 'end-session.lua', numberOfKeys: 6 },
   reapSession: { file: 'reap-session.lua', numberOfKeys: 6 },
-  acknowledgeEvents: { file: 'acknowledge-events.lua', numberOfKeys: 1 },
+  acknowledgeEvents: { file: 'acknowledge-events.lua', numberOfKeys: undefined },
   trimOutbox: { file: 'trim-outbox.lua', numberOfKeys: 2 },
   pulse: { file: 'pulse.lua', numberOfKeys: 1 }
 } as const satisfies Record<string, { file: string, numberOfKeys: number | undefined }>
@@ -31,7 +31,7 @@ type Arg = string | number
 declare module 'ioredis' {
   interface RedisCommander<Context> {
     createSession (numberOfKeys: number, ...keysAndArgs: Arg[]): Result<[code: number, nowMs: number, active: number, ...rest: string[]], Context>
-    heartbeat (numberOfKeys: number, ...keysAndBlocks: string[]): Result<[nowMs: number, renewals: string], Context>
+    heartbeat (numberOfKeys: number, ...sessionsAndBlocks: string[]): Result<[nowMs: number, renewals: string], Context>
     lastBeats (numberOfKeys: number, ...sessions: Key[]): Result<string, Context>
     changeStatus (session: Key, outbox: Key, status: string, type: string, position: string, heardAt: string, metadata: string):
     Result<[code: number, nowMs: number, entryId: string, record: string], Context>
@@ -39,7 +39,7 @@ declare module 'ioredis' {
       endedBy: string, endedTtlMs: number, position: string, heardAt: string, metadata: string): Result<[code: number, nowMs: number, entryId: string, ended: string], Context>
     reapSession (session: Key, ended: Key, slots: Key, index: Key, due: Key, outbox: Key, sessionId: string, timeoutMs: number, graceUntilMs: number, endedTtlMs: number):
     Result<[code: number, nowMs: number, entryId: string, ended: string], Context>
-    acknowledgeEvents (outbox: Key, ...entryIds: string[]): Result<[removed: number], Context>
+    acknowledgeEvents (numberOfKeys: number, ...outboxesAndEntries: Arg[]): Result<[removed: number], Context>
     trimOutbox (outbox: Key, lost: Key, events: number): Result<[removed: number, lost: number], Context>
     pulse (pulse: Key, maxGapMs: number, graceMs: number, sweepMs: number, ttlMs: number, sweep: '0' | '1'):
     Result<[nowMs: number, graceUntilMs: number, mine: number], Context>

@@ -57,7 +57,7 @@ t.test('each script declares what it uses', async t => {
   for (const name of Object.keys(SCRIPTS) as ScriptName[]) {
     const text = readScript(name)
     const { numberOfKeys } = SCRIPTS[name]
-    t.match(text, name === 'createSession' ? /^#!lua\n/ : /^#!lua flags=allow-oom\n/, `${name}: only a start is refused by a full Redis`)
+    t.match(text, name === 'createSession' ? /^#!lua\n/ : /^#!lua flags=(allow-oom|no-writes)\n/, `${name}: only a start is refused by a full Redis`)
     const used = [...text.matchAll(/KEYS\[(\d+)\]/g)].map(([, key]) => Number(key))
     if (numberOfKeys !== undefined) t.equal(Math.max(...used), numberOfKeys, `${name}: number of keys`)
     t.notMatch(text, /@include/, `${name}: includes are in place`)

@@ -4,6 +4,7 @@ import { keys, tagOfSlot } from '../../redis/keys.ts'
 import { occupiedSlots } from '../../redis/occupied.ts'
 import type { EventReason, OutboxEntry } from '../../redis/outbox.ts'
 import { parseRecord } from '../../redis/record.ts'
+import { ManySlots } from '../../redis/many-slots.ts'
 import type { RedisClient } from '../../redis/scripts.ts'
 import { EVENT_TYPES, type EventType, type Metadata, type PlaybackEvent } from '../../schemas.ts'
 import type { EventSink } from './event-sink.ts'
@@ -41,7 +42,11 @@ const SLOTS_AT_ONCE = 512
 const MAX_IN_FLIGHT = 50_000
 const MAX_HEARTBEATS = 50_000
 const HEARTBEAT_FLUSH_MS = 100
+/** Removals are gathered for this long: nobody waits for them, and one call for many costs a fifth. */
+const ACKNOWLEDGE_MS = 10
 const DRAIN_MS = 5_000
+
+interface Delivered { slot: number, ids: string[] }
 
 /** Brings events from the outbox to the sink, and removes them from it once they are safe there. */
 export class EventRelay {
@@ -50,12 +55,21 @@ export class EventRelay {
   readonly #inFlight = new Set<string>()
   /** Sent but not yet removed from the outbox, by slot. */
   #delivered = new Map<number, string[]>()
-  #acknowledging: Promise<void> | undefined
+  #acknowledgeTimer: NodeJS.Timeout | undefined
+  readonly #removals: ManySlots<Delivered, undefined>
   #heartbeats = new Map<string, PlaybackEvent>()
   #flushTimer: NodeJS.Timeout | undefined
 
   constructor (options: RelayOptions) {
     this.#options = options
+    this.#removals = new ManySlots({
+      client: options.client,
+      slotOf: ({ slot }) => slot,
+      add: (pipeline, delivered) => pipeline.acknowledgeEvents(
+        delivered.length, ...delivered.map(({ slot }) => keys.outbox(tagOfSlot(slot))), ...delivered.flatMap(({ ids }) => [ids.length, ...ids])
+      ),
+      read: (_reply, delivered) => delivered.map(() => undefined)
+    })
   }
 
   /** Ships events that a script has just written. Never throws and never waits: what fails here, the sweep ships. */
@@ -116,22 +130,21 @@ export class EventRelay {
       const ids = this.#delivered.get(entry.slot)
       if (ids === undefined) this.#delivered.set(entry.slot, [entry.entryId])
       else ids.push(entry.entryId)
-      this.#acknowledging ??= Promise.resolve().then(async () => { await this.#acknowledge() })
+      this.#acknowledgeTimer ??= setTimeout(() => { this.#acknowledge().catch(observer.failed) }, ACKNOWLEDGE_MS)
     } finally {
       this.#inFlight.delete(id)
     }
   }
 
-  /** One pipeline removes what all sends of a tick have delivered. A lost removal means a repeat, which consumers drop. */
+  /** Removes what was delivered meanwhile. A lost removal means a repeat, which consumers drop. */
   async #acknowledge (): Promise<void> {
-    this.#acknowledging = undefined
-    const delivered = this.#delivered
-    if (delivered.size === 0) return
+    clearTimeout(this.#acknowledgeTimer)
+    this.#acknowledgeTimer = undefined
+    const delivered = [...this.#delivered].map(([slot, ids]) => ({ slot, ids }))
+    if (delivered.length === 0) return
     this.#delivered = new Map()
-    const replies = await runBatch(this.#options.client, [...delivered].map(([slot, ids]) => ({
-      slot, add: pipeline => pipeline.acknowledgeEvents(keys.outbox(tagOfSlot(slot)), ...ids)
-    })))
-    for (const reply of replies) if (!reply.ok) this.#options.observer.failed(reply.error)
+    const replies = await this.#removals.run(delivered)
+    for (const reply of replies) if (reply instanceof Error) this.#options.observer.failed(reply)
   }
 
   #flushHeartbeats (): void {

@@ -1,3 +1,4 @@
+import { isoTime } from '../../redis/clock.ts'
 import type { OutboxEntry } from '../../redis/outbox.ts'
 import type { SessionRecord } from '../../redis/record.ts'
 import { type Metadata, type PlaybackEvent, SCHEMA_VERSION } from '../../schemas.ts'
@@ -37,7 +38,7 @@ export function heartbeatEvent (subject: EventSubject, beat: { seq: number, beat
   return {
     event_type: 'playback.heartbeat',
     ...subjectFields(subject),
-    timestamp: new Date(beat.beatMs).toISOString(),
+    timestamp: isoTime(beat.beatMs),
     metadata: { position: beat.position, ...beat.metadata },
     event_id: `${subject.sessionId}:hb:${beat.beatMs}`,
     seq: beat.seq,

@@ -3,7 +3,7 @@ import { keys, slotOf } from '../../redis/keys.ts'
 import { ENDINGS, type EndCause, type OutboxEntry, tagOfSession, terminalEntry } from '../../redis/outbox.ts'
 import { type EndedRecord, formatBeatBlock, formatPosition, LAYOUT, type LiveStatus, parseEnded, parseRecord, RENEWAL, type SessionRecord } from '../../redis/record.ts'
 import { ChangeCodes, EndCodes, type RedisClient } from '../../redis/scripts.ts'
-import { TickBatch } from '../../redis/tick-batch.ts'
+import { ManySlots } from '../../redis/many-slots.ts'
 
 /**
  * user: account. profile: viewer within it. content: what is played. device: what plays. session: one playback.
@@ -45,20 +45,20 @@ export class SessionStore {
   readonly #client: RedisClient
   readonly #clock: RedisClock
   readonly #endedTtlMs: number
-  readonly #renewals: TickBatch<Beat, Renewal>
-  readonly #beats: TickBatch<string, number | undefined>
+  readonly #renewals: ManySlots<Beat, Renewal>
+  readonly #beats: ManySlots<string, number | undefined>
 
   constructor ({ client, clock, endedTtlMs }: SessionStoreOptions) {
     this.#client = client
     this.#clock = clock
     this.#endedTtlMs = endedTtlMs
-    this.#renewals = new TickBatch({
+    this.#renewals = new ManySlots({
       client,
       slotOf: ({ sessionId }) => slotOf(sessionId),
-      add: (pipeline, beats) => pipeline.heartbeat(beats.length, ...beats.map(beat => keys.session(beat.sessionId)), ...beats.map(beat => formatBeatBlock(beat.position, beat.heardAt))),
+      add: (pipeline, beats) => pipeline.heartbeat(beats.length, ...beats.map(beat => keys.session(beat.sessionId)), beats.map(beat => formatBeatBlock(beat.position, beat.heardAt)).join('')),
       read: (reply, beats) => this.#readRenewals(reply, beats)
     })
-    this.#beats = new TickBatch({
+    this.#beats = new ManySlots({
       client,
       slotOf,
       add: (pipeline, sessionIds) => pipeline.lastBeats(sessionIds.length, ...sessionIds.map(keys.session)),

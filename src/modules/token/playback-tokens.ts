@@ -90,9 +90,10 @@ export class PlaybackTokens {
     return verification
   }
 
-  /** As `verify` for a token that has passed it here before; undefined for any other, which may not even be a playback token. */
-  recall (token: string, nowMs: number): TokenVerification | undefined {
-    return this.#verified.has(token) ? this.verify(token, nowMs) : undefined
+  /** The claims of a token that has passed `verify` here before and is in time; undefined for any other, which may not even be a playback token. */
+  recall (token: string, nowMs: number): PlaybackClaims | undefined {
+    const claims = this.#verified.get(token)
+    return claims !== undefined && inTime(claims, nowMs).valid ? claims : undefined
   }
 
   /** Whether less than half of the token's life is left. */

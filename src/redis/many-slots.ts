@@ -1,9 +1,10 @@
 import type { ChainableCommander } from 'ioredis'
 import { runBatch } from './batch.ts'
 import { isCluster } from './connect.ts'
+import { Gather } from './gather.ts'
 import type { RedisClient } from './scripts.ts'
 
-export interface TickBatchOptions<Item, Reply> {
+export interface ManySlotsOptions<Item, Reply> {
   client: RedisClient
   slotOf: (item: Item) => number
   /** Puts the one call for these items on a pipeline. */
@@ -18,33 +19,20 @@ interface Call<Item> { slot: number, items: Item[], indexes: number[] }
 const MAX_PER_CALL = 128
 
 /**
- * Joins what the requests of one event-loop tick ask of Redis: one call for as many sessions as may share one (on a cluster those of a slot,
- * else up to 128), one write for each node. A command and a write of its own were the dearest parts of a heartbeat.
+ * A script that takes many items, called for whatever was gathered: one call for as many as may share one (on a cluster those of a
+ * slot, else up to 128), one write for each node.
  */
-export class TickBatch<Item, Reply> {
-  readonly #options: TickBatchOptions<Item, Reply>
-  #items: Item[] = []
-  #replies: Promise<Array<Reply | Error>> | undefined
+export class ManySlots<Item, Reply> {
+  readonly #options: ManySlotsOptions<Item, Reply>
+  readonly #gather = new Gather<Item, Reply | Error>(async items => await this.#call(items))
 
-  constructor (options: TickBatchOptions<Item, Reply>) {
+  constructor (options: ManySlotsOptions<Item, Reply>) {
     this.#options = options
   }
 
   /** A reply for each item, in order, or the error of the call it was in. */
   async run (items: readonly Item[]): Promise<Array<Reply | Error>> {
-    const from = this.#items.length
-    this.#items.push(...items)
-    this.#replies ??= this.#afterTick()
-    const replies = await this.#replies
-    return replies.length === items.length ? replies : replies.slice(from, from + items.length)
-  }
-
-  async #afterTick (): Promise<Array<Reply | Error>> {
-    await new Promise(resolve => { setImmediate(resolve) })
-    const items = this.#items
-    this.#items = []
-    this.#replies = undefined
-    return await this.#call(items)
+    return await this.#gather.run(items)
   }
 
   async #call (items: readonly Item[]): Promise<Array<Reply | Error>> {
