@@ -9,3 +9,5 @@ fastify.post('/', {
   }
 }, async () => ({ session_id: '3f0c9a52-8f6e-4d0b-9c41-5a1726e05132', status: 'active', position: 1 }))
 process.stdout.write(`${JSON.stringify({ msg: 'listening', address: await fastify.listen({ host: '127.0.0.1', port: 0 }) })}\n`)
+// Ends by itself, so that --cpu-prof can write its profile.
+process.once('SIGTERM', () => { process.exit(0) })

@@ -56,7 +56,7 @@ export async function launch (command: readonly string[], env: Record<string, st
   const folder = mkdtempSync(join(tmpdir(), 'viewing-bench-'))
   const path = join(folder, 'stdout')
   const descriptor = openSync(path, 'a')
-  const child: ChildProcess = spawn(program, args, { env: { PATH: process.env.PATH ?? '', HOST: '127.0.0.1', PORT: '0', LOG_FORMAT: 'json', ...env }, stdio: ['ignore', descriptor, 'inherit'] })
+  const child: ChildProcess = spawn(program, args, { env: { PATH: process.env.PATH ?? '', HOST: '127.0.0.1', PORT: '0', LOG_FORMAT: 'json', SHUTDOWN_DELAY: '10ms', ...env }, stdio: ['ignore', descriptor, 'inherit'] })
   closeSync(descriptor)
   track(child)
   const wanted = Number(env.WORKERS ?? '1')
@@ -71,7 +71,8 @@ export async function launch (command: readonly string[], env: Record<string, st
     url,
     pids: () => family(child.pid ?? 0),
     close: async () => {
-      child.kill('SIGKILL')
+      // Not SIGKILL: with --cpu-prof a process writes its profile as it ends.
+      child.kill('SIGTERM')
       await waitFor('the end of a measured process', async () => child.exitCode !== null || child.signalCode !== null)
       rmSync(folder, { recursive: true, force: true })
     }

@@ -46,7 +46,9 @@ const API = '/api/playback'
 const sign = createSigner({ key: ACCESS.AUTH_JWT_SECRET, algorithm: 'HS256', expiresIn: 86_400_000, iss: ACCESS.AUTH_ISSUER, aud: ACCESS.AUTH_AUDIENCE })
 const accessToken = (user: string): Record<string, string> => ({ authorization: `Bearer ${sign({ sub: user })}` })
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url))
-const node = (program: string): string[] => [process.execPath, ...process.execArgv.filter(flag => flag.startsWith('--cpu-prof')), program]
+/** Flags of Node for what is measured, as `BENCH_NODE_FLAGS=--cpu-prof`. */
+const FLAGS = (process.env.BENCH_NODE_FLAGS ?? '').split(' ').filter(flag => flag !== '')
+const node = (program: string): string[] => [process.execPath, ...FLAGS, program]
 
 const start = (user: string, profile: string): Request => ({
   method: 'POST',
