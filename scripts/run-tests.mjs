@@ -39,6 +39,8 @@ for await (const line of createInterface({ input: tap.stdout })) {
   if (text.startsWith('not ok ') && !/ # (SKIP|TODO)/i.test(text)) {
     process.stdout.write(`\nFAILED ${path.slice(0, Math.floor(indent / 4)).join(' > ')}\n${line}\n`)
     failing = indent
+  } else if (text.startsWith('# measured ')) {
+    process.stdout.write(`${text}\n`)
   } else if (/^ok .* # SKIP/i.test(text)) {
     skipped.push(`${path[0] ?? ''}: ${text.replace(/^ok \d+ - /, '')}`)
   } else if (indent === 0 && text.startsWith('ok ')) {

@@ -70,6 +70,16 @@ export class SlotStore {
     })
   }
 
+  /**
+   * Whether a session that was seen is there as durably as an admission promises. Asked by the admission itself, with a limit that admits nobody.
+   * @throws ProblemError `admission-unconfirmed` when no replica has it.
+   */
+  async confirm (session: Omit<NewSession, 'limit' | 'limitSource'>): Promise<boolean> {
+    if (this.#options.admission.durability === 'local') return true
+    const request: SlotRequest = { session: { ...session, limit: 0, limitSource: 'default' }, metadata: '', onLimit: 'reject', supersede: [] }
+    return (await this.#call(request, slotOf(session.userId), 'probe', [], 0)).outcome === 'exists'
+  }
+
   /** The user's sessions that hold a slot, oldest first; `active` counts the slots taken (SCARD). */
   async list (userId: string): Promise<{ active: number, sessions: SessionRecord[] }> {
     const { client } = this.#options

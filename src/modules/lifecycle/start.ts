@@ -31,24 +31,24 @@ export class Starter {
     const sessionId = idempotencyKey === undefined
       ? randomSessionId(request.user_id)
       : keyedSessionId(this.#idempotencySecret, request.user_id, idempotencyKey)
+    const session = {
+      sessionId,
+      userId: request.user_id,
+      profileId: request.profile_id,
+      contentId: request.content_id,
+      deviceId: request.device_id,
+      position: request.position ?? 0,
+      fingerprint
+    }
     if (idempotencyKey !== undefined) {
       const view = await sessions.read(sessionId)
       if (view.state === 'ended') throw keyReused(view.ended.session.fingerprint, fingerprint) ?? endedProblem(view.ended)
-      if (view.state === 'live') return this.#repeat(view.session, fingerprint, (await slots.list(request.user_id)).active)
+      // The first try may have been 503 because no replica had the session: a repeat must not promise more than it did.
+      if (view.state === 'live' && await slots.confirm(session)) return this.#repeat(view.session, fingerprint, (await slots.list(request.user_id)).active)
     }
     const limit = await this.#permittedLimit(request, region)
     const outcome = await slots.acquire({
-      session: {
-        sessionId,
-        userId: request.user_id,
-        profileId: request.profile_id,
-        contentId: request.content_id,
-        deviceId: request.device_id,
-        position: request.position ?? 0,
-        limit: limit ?? this.#parts.limit,
-        limitSource: limit === undefined ? 'default' : 'plan',
-        fingerprint
-      },
+      session: { ...session, limit: limit ?? this.#parts.limit, limitSource: limit === undefined ? 'default' : 'plan' },
       metadata: request.metadata === undefined ? '' : JSON.stringify(request.metadata),
       onLimit: request.on_limit ?? 'reject',
       supersede: request.supersede ?? []
