@@ -1,12 +1,13 @@
 // Checks the alert rules, their tests, the dashboard and the runbook against each other and, with `--metrics <file or URL>`,
-// against what the service really measures. promtool comes from PATH, from the cache, or from Debian's package into the cache.
+// against what the service really measures.
 import { spawnSync } from 'node:child_process'
-import { accessSync, constants, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { homedir, tmpdir } from 'node:os'
-import { delimiter, join } from 'node:path'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { parse } from 'yaml'
+import { findPrometheus } from './operations/prometheus-package.mjs'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const RULES = 'deploy/prometheus/rules.yml'
@@ -31,33 +32,6 @@ function report (name, faults) {
 function skip (name, reason) {
   counts.skipped++
   console.log(`skip   ${name}: ${reason}`)
-}
-
-/** Path of promtool; undefined where it is not and cannot be fetched. */
-function findPromtool () {
-  const executable = path => { try { accessSync(path, constants.X_OK); return true } catch { return false } }
-  const inPath = (process.env.PATH ?? '').split(delimiter).map(folder => join(folder, 'promtool')).find(executable)
-  if (inPath !== undefined) return inPath
-  const folder = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'viewing-service', 'tools', 'prometheus')
-  const program = join(folder, 'usr', 'bin', 'promtool')
-  if (executable(program)) return program
-  mkdirSync(join(folder, '..'), { recursive: true })
-  const build = mkdtempSync(join(folder, '..', 'prometheus-'))
-  try {
-    const run = (...command) => spawnSync(command[0], command.slice(1), { cwd: build, stdio: 'ignore' }).status === 0
-    const download = () => run('apt-get', 'download', 'prometheus')
-    if (!download() && !(run('apt-get', 'update', '-qq') && download())) return undefined
-    const archive = readdirSync(build).find(name => name.endsWith('.deb'))
-    if (archive === undefined || !run('dpkg', '-x', archive, 'out')) return undefined
-    rmSync(folder, { recursive: true, force: true })
-    renameSync(join(build, 'out'), folder)
-  } catch (error) {
-    // Another process may have been faster; its folder is as good.
-    if (!executable(program)) throw error
-  } finally {
-    rmSync(build, { recursive: true, force: true })
-  }
-  return executable(program) ? program : undefined
 }
 
 /** Runs promtool. @returns its lines and whether it was content. */
@@ -197,7 +171,7 @@ else {
   report('their labels exist', expressions.flatMap(({ where, expr }) => unknownLabels(expr, exposition).map(fault => `${where}: ${fault}`)))
 }
 
-const program = findPromtool()
+const program = findPrometheus('promtool')
 if (program === undefined) {
   const reason = 'promtool is neither in PATH nor to be had by apt-get'
   const names = ['promtool check rules', 'promtool test rules', 'promtool on the dashboard', 'promtool check metrics']

@@ -13,17 +13,17 @@ export interface RedisCluster {
 
 const SLOTS = 16_384
 
-/** A real cluster of three masters with a replica each; ready when every node says so and every replica has its first sync behind it. */
-export async function startRedisCluster (program: string, { nodeTimeoutMs = 2_000, replicas = true, args = [] as string[] } = {}): Promise<RedisCluster> {
-  const servers = await Promise.all(Array.from({ length: replicas ? 6 : 3 }, async () => await startRedis({
+/** A real cluster of three or more masters with a replica each; ready when every node says so and every replica has its first sync behind it. */
+export async function startRedisCluster (program: string, { masters: count = 3, nodeTimeoutMs = 2_000, replicas = true, args = [] as string[] } = {}): Promise<RedisCluster> {
+  const servers = await Promise.all(Array.from({ length: replicas ? 2 * count : count }, async () => await startRedis({
     program,
     args: ['--cluster-enabled', 'yes', '--cluster-node-timeout', String(nodeTimeoutMs), '--repl-diskless-sync-delay', '0', ...args]
   })))
   const clients = servers.map(({ host, port }) => new Redis({ host, port }))
-  const masters = clients.slice(0, 3)
+  const masters = clients.slice(0, count)
   await Promise.all(masters.map(async (client, index) => {
-    const from = Math.floor(SLOTS * index / 3)
-    const to = Math.floor(SLOTS * (index + 1) / 3) - 1
+    const from = Math.floor(SLOTS * index / count)
+    const to = Math.floor(SLOTS * (index + 1) / count) - 1
     await client.call('CLUSTER', 'ADDSLOTSRANGE', from, to)
     await client.call('CLUSTER', 'SET-CONFIG-EPOCH', index + 1)
   }))
@@ -33,10 +33,10 @@ export async function startRedisCluster (program: string, { nodeTimeoutMs = 2_00
     return counts.every(info => info.includes(`cluster_known_nodes:${servers.length}`))
   }, 30_000)
   const ids = await Promise.all(masters.map(async client => String(await client.call('CLUSTER', 'MYID'))))
-  await Promise.all(clients.slice(3).map(async (client, index) => { await client.call('CLUSTER', 'REPLICATE', ids[index] ?? '') }))
+  await Promise.all(clients.slice(count).map(async (client, index) => { await client.call('CLUSTER', 'REPLICATE', ids[index] ?? '') }))
   await waitFor('the cluster to be whole', async () => {
     const states = await Promise.all(clients.map(async client => `${String(await client.call('CLUSTER', 'INFO'))}${await client.info('replication')}`))
-    return states.every((state, index) => state.includes('cluster_state:ok') && (index < 3 ? !replicas || /slave0:.*state=online/.test(state) : state.includes('master_link_status:up')))
+    return states.every((state, index) => state.includes('cluster_state:ok') && (index < count ? !replicas || /slave0:.*state=online/.test(state) : state.includes('master_link_status:up')))
   }, 30_000)
   for (const client of clients) client.disconnect()
   return {

@@ -1,0 +1,115 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Scenario } from './trial.ts'
+
+/** Instances, starts that fail, latency and overload. */
+export const AVAILABILITY: Scenario[] = [
+  {
+    alerts: ['ViewingInstanceDown'],
+    world: { instances: 2 },
+    async play (trial) {
+      await trial.ordinary(5)
+      await trial.fault('SIGKILL to one of two instances', async () => { await trial.world.kill(1) })
+      await trial.fires()
+      await trial.action('start it again', async () => { await trial.world.start(1) })
+      await trial.ends()
+    }
+  },
+  {
+    alerts: ['ViewingServiceDown'],
+    world: { instances: 2 },
+    async play (trial) {
+      const { world } = trial
+      await trial.ordinary(5)
+      await trial.fault('SIGKILL to all instances', async () => { await Promise.all([world.kill(0), world.kill(1)]) })
+      await trial.fires()
+      await trial.action('start them again', async () => { await Promise.all([world.start(0), world.start(1)]) })
+      await trial.ends()
+    }
+  },
+  {
+    alerts: ['ViewingUpstreamCircuitOpen', 'ViewingStartsFailingFast', 'ViewingStartsFailing', 'ViewingStartsFailingSlow'],
+    world: { env: { DECISION_FRESH: '100ms', DECISION_STALE: '200ms' } },
+    async play (trial) {
+      const { world } = trial
+      await trial.ordinary(10)
+      await trial.fault('the identity service answers 500', () => { world.services.manners.identity.errors = 1 })
+      await trial.fires()
+      await trial.action('the identity service is mended', () => { world.services.mend() })
+      await trial.ends()
+    }
+  },
+  {
+    alerts: ['ViewingCreateSlow'],
+    world: { env: { DECISION_FRESH: '100ms' } },
+    async play (trial) {
+      const { world } = trial
+      await trial.ordinary(8)
+      await trial.fault('the content service takes 200 ms', () => { world.services.manners.content.delayMs = 200 })
+      await trial.fires()
+      await trial.action('the content service is mended', () => { world.services.mend() })
+      await trial.ends()
+    }
+  },
+  {
+    alerts: ['ViewingHeartbeatSlow', 'ViewingTokenSlow'],
+    async play (trial) {
+      const { world } = trial
+      await trial.ordinary(8)
+      let goesOn = true
+      await trial.fault('another client of the same Redis runs long scripts', () => {
+        const script = "local t=redis.call('TIME') local e=t[1]*1000000+t[2]+150000 repeat t=redis.call('TIME') until t[1]*1000000+t[2]>e"
+        const foreign = async (): Promise<void> => {
+          const { Redis } = await import('ioredis')
+          const client = new Redis(world.redis.url, { connectionName: 'reports', retryStrategy: null })
+          client.on('error', () => { goesOn = false })
+          client.on('end', () => { goesOn = false })
+          while (goesOn) {
+            await client.eval(script, 0).catch(() => { goesOn = false })
+            await sleep(50)
+          }
+          client.disconnect()
+        }
+        foreign().catch(() => { goesOn = false })
+      })
+      await trial.fires()
+      await trial.action('`client list` names it; `client kill id …`', () => {
+        const id = world.redisCli('client', 'list').split('\n').find(line => line.includes('name=reports'))?.match(/\bid=(\d+)/)?.[1]
+        world.redisCli('client', 'kill', 'id', id ?? 'none')
+      })
+      await trial.ends()
+    }
+  },
+  {
+    alerts: ['ViewingEventLoopSlow', 'ViewingOverloadShedding', 'ViewingHeartbeatsShed'],
+    // A process that is late answers its scrape late: ordinary ones wait for 10 s.
+    factor: 12,
+    scrapeMs: 3_000,
+    world: { env: { REDIS_COMMAND_TIMEOUT: '10s' } },
+    async play (trial) {
+      const { world } = trial
+      world.traffic.habits.beats = 20
+      await trial.ordinary(15)
+      const victim = world.instances[0]?.process
+      const mended = new AbortController()
+      await trial.fault('the instance gets the processor for 0.4 s in each 3 s (SIGSTOP, SIGCONT)', () => {
+        const starve = async (): Promise<void> => {
+          while (!mended.signal.aborted) {
+            victim?.signal('SIGSTOP')
+            await sleep(2_600)
+            victim?.signal('SIGCONT')
+            await sleep(400)
+          }
+        }
+        starve().catch(() => { mended.abort() })
+      })
+      await trial.fires()
+      await trial.action('one instance more, and the late one is taken out', async () => {
+        await world.addInstance()
+        mended.abort()
+        await world.kill(0)
+        await world.remove(0)
+      })
+      await trial.ends()
+    }
+  }
+]
