@@ -68,7 +68,7 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
   const fastify: FastifyInstance = Fastify({
     loggerInstance: options.logger,
     logController: new RequestLog(),
-    childLoggerFactory: requestLogger,
+    childLoggerFactory: requestLogger(config.log.format),
     genReqId: requestIds(),
     trustProxy: config.http.trustProxy.length > 0 ? [...config.http.trustProxy] : false,
     bodyLimit: BODY_BYTES,
@@ -107,6 +107,7 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
     sink: config.event.sink,
     heartbeats: config.event.heartbeats,
     writeLines,
+    lines: config.log.format === 'ecs' ? 'ecs' : 'json',
     outboxBytes: config.event.outboxBytes,
     traceHeaders: tracing?.traceHeaders,
     observer: { sent: measure.eventSent, dropped: measure.eventDropped, lost: measure.eventsLost, failed: measure.eventFailed }

@@ -16,7 +16,7 @@ const REDACT = [
 export function createLogger (log: Config['log'], terminal: boolean, destination?: DestinationStream) {
   const format = log.format === 'auto' ? (terminal ? 'pretty' : 'json') : log.format
   const options: LoggerOptions = {
-    ...(format === 'ecs' ? ecsFormat() : {}),
+    ...(format === 'ecs' ? ecs() : {}),
     level: log.level,
     redact: REDACT,
     serializers: {
@@ -28,6 +28,27 @@ export function createLogger (log: Config['log'], terminal: boolean, destination
   return destination === undefined ? pino(options) : pino(options, destination)
 }
 
+/** Elastic Common Schema, a request's method, path, status and time too. The library's own conversion of requests would log queries and headers. */
+function ecs (): LoggerOptions {
+  const { formatters, ...options } = ecsFormat({ serviceName: 'viewing-service' })
+  return {
+    ...options,
+    formatters: {
+      ...formatters,
+      log: fields => {
+        const { req, res, responseTime, ...rest }: { req?: { method: string, url: string }, res?: { statusCode: number }, responseTime?: number } = fields
+        return {
+          ...(formatters?.log?.(rest) ?? rest),
+          ...(req === undefined ? {} : { 'http.request.method': req.method, 'url.path': maskPath(req.url) }),
+          ...(res === undefined ? {} : { 'http.response.status_code': res.statusCode }),
+          // Nanoseconds, as the schema has it.
+          ...(responseTime === undefined ? {} : { 'event.duration': Math.round(responseTime * 1e6) })
+        }
+      }
+    }
+  }
+}
+
 /** The path without its query, and without the user id where there is one. */
 export function maskPath (url: string): string {
   return (url.split('?', 1)[0] ?? '').replace(/(\/concurrency\/)[^/]+/, '$1*')
@@ -37,8 +58,9 @@ export function maskPath (url: string): string {
  * The logger of one request, made when it says something for the first time: most requests say nothing, and pino builds every method
  * of a child anew when a route has a level of its own (10 % of a heartbeat).
  */
-export function requestLogger (parent: FastifyBaseLogger, bindings: Bindings, options: ChildLoggerOptions): FastifyBaseLogger {
-  return new RequestLogger(options.level === 'warn', () => parent.child(bindings, options))
+export function requestLogger (format: Config['log']['format']) {
+  return (parent: FastifyBaseLogger, bindings: Bindings, options: ChildLoggerOptions): FastifyBaseLogger =>
+    new RequestLogger(options.level === 'warn', () => parent.child(format === 'ecs' ? { 'http.request.id': bindings.reqId } : bindings, options))
 }
 
 type Rest = [text?: string, ...values: unknown[]]

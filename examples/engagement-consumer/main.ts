@@ -10,12 +10,13 @@ import { Engagement, type Snapshot } from './engagement.ts'
  * log sink's lines on standard input. State and offsets are saved together, in one file: after a restart, or a kill at any
  * moment, it goes on from exactly what it has counted.
  */
-const { KAFKA_BROKERS, KAFKA_TOPIC = 'playback.events', STATE_FILE = 'engagement-state.json', PORT = '8090', TABLE = 'on' } = process.env
+const { KAFKA_BROKERS, KAFKA_TOPIC = 'playback.events', STATE_FILE = 'engagement-state.json', PORT = '8090', TABLE = 'on', OTEL_EXPORTER_OTLP_ENDPOINT } = process.env
 const SAVE_MS = 1_000
 
 interface Saved { offsets: Record<string, string>, engagement: Snapshot }
 const saved: Saved | undefined = await readFile(STATE_FILE, 'utf8').then(text => JSON.parse(text), () => undefined)
 const engagement = new Engagement(saved?.engagement)
+const tracing = OTEL_EXPORTER_OTLP_ENDPOINT ? await import('./tracing.ts').then(({ startTracing }) => startTracing(OTEL_EXPORTER_OTLP_ENDPOINT)) : undefined
 /** Next offset to read, by partition. */
 const offsets: Record<string, string> = { ...saved?.offsets }
 
@@ -38,9 +39,12 @@ async function followKafka (brokers: string): Promise<() => Promise<void>> {
   })
   await consumer.run({
     autoCommit: false,
-    eachMessage: async ({ partition, message }) => {
+    eachMessage: async ({ topic, partition, message }) => {
       if (BigInt(message.offset) < BigInt(offsets[partition] ?? '0')) return
-      if (message.value !== null) engagement.apply(JSON.parse(message.value.toString()) as PlaybackEvent)
+      const { value } = message
+      const apply = (): void => { if (value !== null) engagement.apply(JSON.parse(value.toString()) as PlaybackEvent) }
+      if (tracing === undefined) apply()
+      else tracing.process(topic, message.headers ?? {}, apply)
       offsets[partition] = String(BigInt(message.offset) + 1n)
     }
   })
@@ -81,7 +85,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     clearInterval(timer)
     server.close()
     server.closeAllConnections()
-    stop().then(async () => { await saving.then(save) }).catch((error: unknown) => {
+    stop().then(async () => { await Promise.all([saving.then(save), tracing?.close()]) }).catch((error: unknown) => {
       process.stderr.write(`${String(error)}\n`)
       process.exitCode = 1
     })

@@ -8,9 +8,10 @@ export interface Habits {
   restMs: number
   /** Viewers that come back again and again; fewer of them use more slots each. */
   viewers: number
-  /** Shares of the starts that come from an account whose slots are all taken, from one without the plan, and that take over a slot. */
+  /** Shares of the starts that come from an account whose slots are all taken, and from one without the plan. */
   atLimit: number
   denied: number
+  /** Share of those at their limit that take over a slot. */
   takeOver: number
   /** Whether a player stops its session when it is done. */
   stops: boolean
@@ -74,7 +75,7 @@ export class Traffic {
       const crowd = kind < habits.atLimit
       const user = crowd ? 'crowd' : kind < habits.atLimit + habits.denied ? `blocked-${number}` : `viewer-${number % habits.viewers}`
       const { status, body } = await this.post('/session', {
-        user_id: user, profile_id: 'p', content_id: `title-${number % 50}`, device_id: `device-${number % 4}`, ...(Math.random() < habits.takeOver ? { on_limit: 'supersede_oldest' } : {})
+        user_id: user, profile_id: 'p', content_id: `title-${number % 50}`, device_id: `device-${number % 4}`, ...(crowd && Math.random() < habits.takeOver ? { on_limit: 'supersede_oldest' } : {})
       })
       if (status !== 201) return
       const id = String(Object(body.session).session_id)

@@ -40,11 +40,11 @@ export class Trial {
     this.#watching = this.#watch()
   }
 
-  /** Traffic before the fault. @throws Error if one of the alerts fires without it. */
+  /** Traffic before the fault. @throws Error if one of the alerts still fires at its end. */
   async ordinary (seconds: number): Promise<void> {
     await sleep(seconds * 1_000)
-    const early = this.#alerts.filter(alert => this.#fired.has(alert))
-    if (early.length > 0) throw new Error(`${early.join()} fired before the fault`)
+    const early = this.#alerts.filter(alert => this.#firing.has(alert))
+    if (early.length > 0) throw new Error(`${early.join()} fires without the fault`)
   }
 
   async fault (text: string, bring: () => Promise<unknown> | unknown): Promise<void> {

@@ -11,6 +11,8 @@ export interface TestApp {
   app: FastifyInstance
   upstream: StubUpstream
   events: PlaybackEvent[]
+  /** The lines of the log sink, as they are. */
+  eventLines: string[]
   /** All log lines, for checks that nothing secret is in them. */
   log: string[]
 }
@@ -19,6 +21,7 @@ export interface TestApp {
 export async function buildTestApp (t: Test, redisUrl: string, env: Record<string, string> = {}, given: { upstream?: StubUpstream, target?: RedisTarget } = {}): Promise<TestApp> {
   const upstream = given.upstream ?? await startStubUpstream()
   const events: PlaybackEvent[] = []
+  const eventLines: string[] = []
   const log: string[] = []
   const config = loadConfig({ REDIS_URL: redisUrl, IDENTITY_URL: upstream.identityUrl, CONTENT_URL: upstream.contentUrl, UPSTREAM_DEADLINE: '2s', ...env })
   const target = given.target ?? config.redis.target
@@ -26,11 +29,14 @@ export async function buildTestApp (t: Test, redisUrl: string, env: Record<strin
   const app = await buildApp({
     config,
     version: '0.0.0-test',
-    logger: createLogger({ level: 'info', format: 'json' }, false, { write: line => { log.push(line) } }),
+    logger: createLogger({ level: 'info', format: config.log.format }, false, { write: line => { log.push(line) } }),
     connect: { target, commandTimeoutMs: config.redis.commandTimeoutMs },
     identityUrl: upstream.identityUrl,
     contentUrl: upstream.contentUrl,
-    writeLines: line => { events.push((JSON.parse(line) as { event: PlaybackEvent }).event) },
+    writeLines: line => {
+      eventLines.push(line)
+      events.push((JSON.parse(line) as { event: PlaybackEvent }).event)
+    },
     draining: () => false
   })
   await app.ready()
@@ -38,7 +44,7 @@ export async function buildTestApp (t: Test, redisUrl: string, env: Record<strin
     await app.close()
     if (given.upstream === undefined) await upstream.close()
   })
-  return { app, upstream, events, log }
+  return { app, upstream, events, eventLines, log }
 }
 
 let users = 0

@@ -15,21 +15,31 @@ export interface EventSink {
 /** Writes whole lines, each with its newline. */
 export type WriteLines = (lines: string) => void
 
+export type LineFormat = 'json' | 'ecs'
+
+/** What a line says before the event: as pino's lines, or as Elastic Common Schema wants it. */
+const HEADS: Record<LineFormat, (atMs: number, type: string) => string> = {
+  json: (atMs, type) => `{"level":30,"time":${atMs},"stream":"event","msg":"LOG ${type}"`,
+  ecs: (atMs, type) => `{"log.level":"info","@timestamp":"${new Date(atMs).toISOString()}","ecs.version":"8.10.0","service.name":"viewing-service","stream":"event","message":"LOG ${type}"`
+}
+
 /**
  * The sink without a broker: one JSON line per event on a stream of its own. They are the only lines of the service that
  * hold user and device ids; `stream: event` tells them apart.
  */
 export class LogSink implements EventSink {
   readonly #write: WriteLines
+  readonly #head: (typeof HEADS)[LineFormat]
 
-  constructor (write: WriteLines) {
+  constructor (write: WriteLines, format: LineFormat) {
     this.#write = write
+    this.#head = HEADS[format]
   }
 
   async send (events: readonly PlaybackEvent[]): Promise<void> {
     const time = Date.now()
     // The event alone goes through JSON.stringify: as a member of the line it would cost three times as much.
-    this.#write(events.map(event => `{"level":30,"time":${time},"stream":"event","msg":"LOG ${event.event_type}","event":${JSON.stringify(event)}}\n`).join(''))
+    this.#write(events.map(event => `${this.#head(time, event.event_type)},"event":${JSON.stringify(event)}}\n`).join(''))
   }
 
   ready (): boolean {

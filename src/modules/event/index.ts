@@ -3,7 +3,7 @@ import type { EventSinkConfig } from '../../config.ts'
 import { EventRelay, type HeartbeatSampling, type RelayObserver } from './event-relay.ts'
 import { KafkaSink } from './kafka-sink.ts'
 import { OutboxCapacity, type OutboxLevel } from './outbox-capacity.ts'
-import { type EventSink, LogSink, type WriteLines } from './event-sink.ts'
+import { type EventSink, type LineFormat, LogSink, type WriteLines } from './event-sink.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -18,16 +18,17 @@ export interface EventOptions {
   heartbeats: HeartbeatSampling
   /** Where the log sink writes. */
   writeLines: WriteLines
+  lines: LineFormat
   /** Bytes per shard for events not yet delivered. */
   outboxBytes: number
   observer: RelayObserver
   traceHeaders?: (() => Record<string, string>) | undefined
 }
 
-export default fp<EventOptions>(async function event (fastify, { sink: to, heartbeats, writeLines, outboxBytes, observer, traceHeaders }) {
+export default fp<EventOptions>(async function event (fastify, { sink: to, heartbeats, writeLines, lines, outboxBytes, observer, traceHeaders }) {
   const { client, clock } = fastify.store
   const sink: EventSink = to.kind === 'log'
-    ? new LogSink(writeLines)
+    ? new LogSink(writeLines, lines)
     : new KafkaSink({
       ...to,
       clientId: 'viewing-service',
