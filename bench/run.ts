@@ -25,6 +25,8 @@ const { values } = parseArgs({
     generator: { type: 'string', default: wrkVersion() === undefined ? 'autocannon' : 'wrk' },
     rates: { type: 'boolean', default: false },
     against: { type: 'string' },
+    /** `NAME=value` for the other build alone. */
+    'against-env': { type: 'string', multiple: true, default: [] },
     json: { type: 'string' },
     html: { type: 'string' },
     compare: { type: 'boolean', default: false },
@@ -60,7 +62,7 @@ function buildPeer (): string | undefined {
 const { program } = requireRedis()
 const redisVersion = /v=(\S+)/.exec(spawnSync(program, ['--version'], { encoding: 'utf8' }).stdout)?.[1] ?? program
 const world = await buildWorld({
-  redisProgram: program, sessions: Number(values.sessions), fill: Number(values.fill), wanted: name => only.test(name), peer: only.test('heartbeat, Go') ? buildPeer() : undefined, against: values.against
+  redisProgram: program, sessions: Number(values.sessions), fill: Number(values.fill), wanted: name => only.test(name), peer: only.test('heartbeat, Go') ? buildPeer() : undefined, against: values.against, againstEnv: Object.fromEntries(values['against-env'].map(entry => [entry.slice(0, entry.indexOf('=')), entry.slice(entry.indexOf('=') + 1)]))
 })
 const rounds = new Map<Scenario, Round[]>(world.scenarios.map(scenario => [scenario, []]))
 async function measureAll (count: number): Promise<Row[]> {

@@ -33,6 +33,8 @@ export interface WorldOptions {
   peer: string | undefined
   /** Root of another build to measure beside this one. */
   against: string | undefined
+  /** Environment of that other build alone. */
+  againstEnv?: Record<string, string>
 }
 
 const BATCH = 100
@@ -78,7 +80,7 @@ const chunks = <T>(items: readonly T[], size: number): T[][] => Array.from({ len
 const post = (path: string, body: unknown, headers: Record<string, string> = {}): Request => ({ method: 'POST', path: `${API}${path}`, headers: { ...JSON_TYPE, ...headers }, body: JSON.stringify(body) })
 
 /** Everything that is measured, running. */
-export async function buildWorld ({ redisProgram, sessions, fill, wanted, peer, against }: WorldOptions): Promise<World> {
+export async function buildWorld ({ redisProgram, sessions, fill, wanted, peer, against, againstEnv = {} }: WorldOptions): Promise<World> {
   const running: Array<{ close: () => Promise<void> }> = []
   const keep = <T extends { close: () => Promise<void> }>(one: T): T => { running.push(one); return one }
   const steady = keep(await startRedis({ program: redisProgram }))
@@ -94,7 +96,8 @@ export async function buildWorld ({ redisProgram, sessions, fill, wanted, peer, 
     DECISION_FRESH: '2s',
     SESSION_TIMEOUT: '1h',
     SESSION_TTL: '24h',
-    WORKERS: String(workers)
+    WORKERS: String(workers),
+    ...(root === against ? againstEnv : {})
   }))
 
   const floor = keep(await launch(node(here('floor.ts')), {}))

@@ -75,7 +75,7 @@ try {
   writeFileSync(file, html)
   const { status, stderr } = spawnSync('chromium', [
     '--headless=new', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--hide-scrollbars',
-    `--user-data-dir=${join(folder, 'profile')}`, `--window-size=1600,${height}`, '--force-device-scale-factor=0.85', `--screenshot=${out}`, `file://${file}`
+    `--user-data-dir=${join(folder, 'profile')}`, `--window-size=1600,${height}`, '--force-device-scale-factor=0.8', `--screenshot=${out}`, `file://${file}`
   ], { encoding: 'utf8' })
   if (status !== 0) throw new Error(`chromium could not take the picture: ${stderr}`)
   process.stdout.write(`${out}: ${(statSync(out).size / 1_024).toFixed(0)} KiB; panels without data: ${empty.join(', ') || 'none'}\n`)

@@ -24,12 +24,13 @@ function readConfig (): Config {
 }
 
 const config = readConfig()
-const log = createLogger(config.log, process.stdout.isTTY)
+// One writer for log and events: two on one descriptor cut each other's lines where a pipe is full.
+const out = pino.destination({ fd: 1, sync: false, minLength: 0 })
+const log = createLogger(config.log, process.stdout.isTTY, out)
 
 async function serve (dependencies: Dependencies): Promise<void> {
   let draining = false
   if (cluster.isWorker) joinMetrics()
-  const events = pino.destination({ fd: 1, sync: false, minLength: 0 })
   const app = await buildApp({
     config,
     version,
@@ -37,7 +38,7 @@ async function serve (dependencies: Dependencies): Promise<void> {
     connect: { target: dependencies.redis, commandTimeoutMs: config.redis.commandTimeoutMs, scripts: { shebang: dependencies.shebang } },
     identityUrl: dependencies.identityUrl,
     contentUrl: dependencies.contentUrl,
-    writeLines: line => { events.write(line) },
+    writeLines: line => { out.write(line) },
     draining: () => draining,
     ...(cluster.isWorker ? { aggregateMetrics: workerMetrics } : {})
   })
@@ -49,8 +50,8 @@ async function serve (dependencies: Dependencies): Promise<void> {
     if (err === undefined) await sleep(config.http.shutdownDelayMs)
     await app.close()
     await dependencies.close()
-    events.flushSync()
     log.info('ended')
+    out.flushSync()
   })
   const address = await app.listen({ host: config.http.host, port: config.http.port })
   announce(address.replace('0.0.0.0', '127.0.0.1').replace('[::]', '127.0.0.1'), dependencies)
