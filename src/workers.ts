@@ -15,6 +15,11 @@ interface MetricsAnswer { type: 'metrics-answer', id: string, text: string }
 
 const RESTART_DELAY_MS = 1_000
 const ANSWER_MS = 2_000
+/** The instance's: start times of workers cannot be added up, so the sum leaves them out. */
+const START_TIME = `# HELP process_start_time_seconds Start time of the primary process since unix epoch in seconds.
+# TYPE process_start_time_seconds gauge
+process_start_time_seconds ${Math.round(Date.now() / 1_000 - process.uptime())}
+`
 
 /** @throws Error when the embedded in-process Redis is all there is: workers need one they can share at speed. */
 export async function runPrimary (config: Config, log: Logger, dependencies: Dependencies): Promise<void> {
@@ -51,7 +56,7 @@ export async function runPrimary (config: Config, log: Logger, dependencies: Dep
 }
 
 async function answer (registry: InstanceType<typeof client.AggregatorRegistry>, worker: Worker, id: string): Promise<void> {
-  const reply: MetricsAnswer = { type: 'metrics-answer', id, text: await registry.clusterMetrics() }
+  const reply: MetricsAnswer = { type: 'metrics-answer', id, text: `${await registry.clusterMetrics()}${START_TIME}` }
   worker.send(reply)
 }
 
