@@ -65,6 +65,7 @@ function requestIds (): (request: { headers: IncomingHttpHeaders }) => string {
 export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
   const { config, version, connect, identityUrl, contentUrl, writeLines, draining } = options
   const { limit, timeoutMs, heartbeatMs, ttlMs, endedTtlMs, sweepMs } = config.session
+  const policy = { defaultRegion: config.upstream.defaultRegion, trustProxy: config.http.trustProxy }
   const fastify: FastifyInstance = Fastify({
     loggerInstance: options.logger,
     logController: new RequestLog(),
@@ -133,9 +134,14 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
   })
   await fastify.register(auth, { auth: config.auth, nowMs: () => fastify.store.clock.nowMs() })
   await fastify.register(gauges)
+  // Loaded only where there is a second region; its wrappers go round the routes that come after it.
+  if (config.region !== undefined) {
+    const { default: region } = await import('./plugins/region.ts')
+    await fastify.register(region, { ...config.region, policy, traced: tracing !== undefined })
+  }
 
   await fastify.register(operationsRoutes, { draining })
-  await fastify.register(startRoutes, { prefix: `${API}/session`, region: { defaultRegion: config.upstream.defaultRegion, trustProxy: config.http.trustProxy } })
+  await fastify.register(startRoutes, { prefix: `${API}/session`, region: policy })
   await fastify.register(sessionRoutes, { prefix: `${API}/session` })
   await fastify.register(heartbeatsRoutes, { prefix: API })
   await fastify.register(tokenRoutes, { prefix: `${API}/token` })

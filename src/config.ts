@@ -22,6 +22,8 @@ export interface Config {
   redis: { target: RedisTarget | undefined, commandTimeoutMs: number }
   admission: { durability: 'replicated' | 'local' | 'auto' }
   upstream: { identityUrl: string | undefined, contentUrl: string | undefined, deadlineMs: number, freshMs: number, staleMs: number, defaultRegion: string }
+  /** The other region; `undefined`: there is none. */
+  region: { writerUrl: string, deadlineMs: number } | undefined
   token: { signing: PlaybackKey, accepted: PlaybackKey[], lifeSeconds: number, generated: boolean }
   idempotencySecret: string
   auth: AuthConfig
@@ -138,6 +140,7 @@ function build (settings: Settings, problems: string[]): Config {
       staleMs: settings.DECISION_STALE,
       defaultRegion: settings.DEFAULT_REGION
     },
+    region: settings.WRITER_URL === undefined ? undefined : { writerUrl: settings.WRITER_URL, deadlineMs: settings.WRITER_DEADLINE },
     token: {
       signing,
       accepted: acceptedKeys(settings.JWT_SECRETS_ACCEPTED, problems),
@@ -205,7 +208,7 @@ function authConfig (settings: Settings, problems: string[]): AuthConfig {
 
 /** What a pattern cannot tell. */
 function checkFormats (settings: Settings, problems: string[]): void {
-  for (const name of ['IDENTITY_URL', 'CONTENT_URL', 'AUTH_JWKS_URL', 'POSTGRES_URL', 'OTEL_EXPORTER_OTLP_ENDPOINT'] as const) {
+  for (const name of ['IDENTITY_URL', 'CONTENT_URL', 'WRITER_URL', 'AUTH_JWKS_URL', 'POSTGRES_URL', 'OTEL_EXPORTER_OTLP_ENDPOINT'] as const) {
     const value = settings[name]
     if (value !== undefined && !URL.canParse(value)) problems.push(`${name}: must be a URL`)
   }
@@ -236,6 +239,8 @@ function checkRelations (settings: Settings, config: Config, problems: string[])
   require(session.heartbeatMs >= 1_000 && session.heartbeatMs % 1_000 === 0, 'HEARTBEAT_INTERVAL: must be whole seconds, at least 1s')
   require(token.lifeSeconds * 1_000 >= 2 * session.heartbeatMs, 'JWT_EXPIRATION: must be at least twice HEARTBEAT_INTERVAL')
   require(session.endedTtlMs >= token.lifeSeconds * 1_000, 'ENDED_TTL: must be at least JWT_EXPIRATION')
+  // Redis itself refuses REPLICAOF on the nodes of a cluster.
+  require(config.region === undefined || config.redis.target?.kind !== 'cluster', 'WRITER_URL: not with REDIS_CLUSTER: a cluster cannot be the replica of another')
   const playback = [token.signing, ...token.accepted].map(key => key.material)
   for (const name of ['AUTH_JWT_SECRET', 'AUTH_GATEWAY_SECRET'] as const) {
     const value = settings[name]

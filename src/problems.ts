@@ -32,6 +32,8 @@ export const PROBLEMS = {
   'admission-unconfirmed': { status: 503, title: 'The admission could not be confirmed by a replica' },
   'entitlement-unknown': { status: 503, title: 'The entitlement cannot be determined now' },
   'availability-unknown': { status: 503, title: 'The availability cannot be determined now' },
+  'writer-unreachable': { status: 503, title: 'The region that takes writes cannot be reached now' },
+  'no-writer': { status: 503, title: 'No region takes writes now' },
 } as const satisfies Record<string, { status: number, title: string }>
 
 export type ProblemCode = keyof typeof PROBLEMS

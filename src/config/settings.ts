@@ -41,6 +41,9 @@ export const SettingsSchema = Type.Object({
   DECISION_STALE: duration('10m', 'How long a positive answer may still be used while its service errs.'),
   DEFAULT_REGION: Type.String({ default: 'US', pattern: '^[A-Z]{2}$', description: 'Region (ISO 3166-1 alpha-2) of callers whose region is not vouched for.' }),
 
+  WRITER_URL: url('https?', 'Two regions: base URL of the service in the other one. An instance whose Redis is a replica forwards writes there. Unset: one region.'),
+  WRITER_DEADLINE: duration('2s', 'Two regions: longest wait for the other region\'s answer to a forwarded request; then 503.'),
+
   JWT_SECRET: secret('Signs playback tokens: 32 bytes or more for HS256, or a PEM private key (P-256 for ES256, Ed25519 for EdDSA).'),
   JWT_SECRETS_ACCEPTED: secret('Further keys that verify playback tokens during a rotation: secrets separated by commas, or PEM public keys one after another.'),
   JWT_EXPIRATION: duration('1h', 'Life of a playback token; heartbeats renew it.'),

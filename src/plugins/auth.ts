@@ -6,7 +6,7 @@ import { bearerOf, Gateway, unauthorized } from './auth/credentials.ts'
 import type { Principal } from './auth/principal.ts'
 
 export { mayActFor, type Principal } from './auth/principal.ts'
-export { type RegionPolicy, vouchedRegion } from './auth/region.ts'
+export { FORWARDED, type RegionPolicy, vouchedRegion } from './auth/region.ts'
 
 type Hook = (request: FastifyRequest) => Promise<void>
 

@@ -16,6 +16,8 @@ export interface Store {
   pulse: Pulse
   /** The last look at the masters, at most `INSPECT_MS` old. */
   state: () => StoreState
+  /** Looks now. */
+  inspect: () => Promise<StoreState>
   /** True when Redis answers right now. */
   ping: () => Promise<boolean>
   connections: () => number
@@ -40,9 +42,9 @@ export default fp<RedisPluginOptions>(async function redis (fastify, { config, c
   const admission = new Admission(connect, client, config.admission.durability)
   const { session } = config
   const pulse = new Pulse({ client, clock, timeoutMs: session.timeoutMs, heartbeatMs: session.heartbeatMs, sweepMs: session.sweepMs, ttlMs: session.ttlMs })
-  let state: StoreState = { reachable: false, evicting: undefined, replicated: false }
+  let state: StoreState = { reachable: false, evicting: undefined, replicated: false, following: undefined }
 
-  const inspect = async (): Promise<void> => {
+  const inspect = async (): Promise<StoreState> => {
     const before = state
     state = await inspectStore(client)
     admission.replicasConnected = state.replicated
@@ -50,6 +52,7 @@ export default fp<RedisPluginOptions>(async function redis (fastify, { config, c
       fastify.log.error({ policy: state.evicting }, 'Redis may evict sessions: set maxmemory-policy to noeviction')
     }
     if (before.replicated && !state.replicated && state.reachable) fastify.log.warn('a Redis master has no replica: admissions are no longer replicated')
+    return state
   }
 
   let reachable = true
@@ -69,6 +72,7 @@ export default fp<RedisPluginOptions>(async function redis (fastify, { config, c
     admission,
     pulse,
     state: () => state,
+    inspect,
     ping: async () => {
       try {
         if (client.status !== 'ready') return false
@@ -90,6 +94,8 @@ export default fp<RedisPluginOptions>(async function redis (fastify, { config, c
     throw new Error(`Redis evicts (maxmemory-policy ${state.evicting}): the limit would be switched off silently; set noeviction`)
   }
   if (!state.reachable) fastify.log.error('Redis does not answer: starting unready')
+  // With a second region it is first to be known whose Redis this is (plugins/region.ts).
+  pulse.suspended = config.region !== undefined
   await pulse.takeAll()
 
   const timer = setInterval(() => {

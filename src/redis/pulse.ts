@@ -6,6 +6,7 @@ import type { RedisClient } from './scripts.ts'
 /** Slots per pulse key. A shard's outage is noticed for its slots alone, at 64 small calls per sweep. */
 const GROUP_SIZE = 256
 const GROUPS = SLOTS / GROUP_SIZE
+const ALL_GROUPS = Array.from({ length: GROUPS }, (_, group) => group)
 
 export interface PulseOptions {
   client: RedisClient
@@ -26,6 +27,8 @@ export interface PulseOptions {
 export class Pulse {
   readonly #options: PulseOptions
   readonly #maxGapMs: number
+  /** True while Redis belongs to another region: then nothing is swept and nothing is written, and nobody is known to be in a grace. */
+  suspended = false
   readonly #groups = Array.from({ length: GROUPS }, () => ({ graceUntilMs: 0, takenAt: -Infinity }))
 
   constructor (options: PulseOptions) {
@@ -35,7 +38,8 @@ export class Pulse {
 
   /** Takes every group's pulse. Answers the slots whose sweep is this instance's turn, and whether all groups answered. */
   async takeAll (): Promise<{ slots: number[], complete: boolean }> {
-    const groups = Array.from({ length: GROUPS }, (_, group) => group)
+    if (this.suspended) return { slots: [], complete: false }
+    const groups = ALL_GROUPS
     const turns = await this.#take(groups, '1')
     const mine = groups.filter((_, index) => turns[index] === true)
     return {
@@ -44,11 +48,22 @@ export class Pulse {
     }
   }
 
+  /**
+   * Begins to take the pulse after `suspended`; false, and nothing changes, unless every group could be written: the proof that Redis takes writes from
+   * us. `grace`: whatever the last pulse says, nobody is ended for silence for T, since Redis has changed hands and perhaps its clock with them.
+   */
+  async resume ({ grace }: { grace: boolean }): Promise<boolean> {
+    const turns = await this.#take(ALL_GROUPS, '0', grace ? -Number.MAX_SAFE_INTEGER : this.#maxGapMs)
+    if (turns.includes(undefined)) return false
+    this.suspended = false
+    return true
+  }
+
   /** Until when (Redis ms; 0: not at all) nobody of this slot may be ended for silence. Asks Redis if our own knowledge is old. */
   async graceUntilMs (slot: number): Promise<number> {
     const group = Math.floor(slot / GROUP_SIZE)
     const state = this.#groups[group]
-    if (state === undefined) return 0
+    if (state === undefined || this.suspended) return 0
     const known = (): boolean => performance.now() - state.takenAt <= this.#maxGapMs / 2
     if (!known()) await this.#take([group], '0')
     // Without a pulse we cannot tell an outage of ours from silent viewers: then nobody is ended.
@@ -62,11 +77,11 @@ export class Pulse {
   }
 
   /** True for a group whose sweep is ours, undefined for one that did not answer. */
-  async #take (groups: readonly number[], sweep: '0' | '1'): Promise<Array<boolean | undefined>> {
+  async #take (groups: readonly number[], sweep: '0' | '1', maxGapMs = this.#maxGapMs): Promise<Array<boolean | undefined>> {
     const { client, clock, timeoutMs, sweepMs, ttlMs } = this.#options
     const replies = await runBatch(client, groups.map(group => {
       const slot = group * GROUP_SIZE
-      return { slot, add: pipeline => pipeline.pulse(keys.pulse(tagOfSlot(slot)), this.#maxGapMs, timeoutMs, sweepMs, ttlMs, sweep) }
+      return { slot, add: pipeline => pipeline.pulse(keys.pulse(tagOfSlot(slot)), maxGapMs, timeoutMs, sweepMs, ttlMs, sweep) }
     }))
     return replies.map((reply, index) => {
       const state = this.#groups[groups[index] ?? -1]

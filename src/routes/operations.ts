@@ -1,5 +1,8 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import type { Region } from '../plugins/region.ts'
 import { type Health, HealthSchema, JwksSchema, ref } from '../schemas.ts'
+
+type Dependency = NonNullable<NonNullable<Health['dependencies']>['redis']>
 
 export interface OperationsOptions {
   /** True once the process has been told to end: it takes no new traffic. */
@@ -21,7 +24,7 @@ const operationsRoutes: FastifyPluginAsyncTypebox<OperationsOptions> = async fun
   })
 
   async function readiness (): Promise<Health> {
-    const { store, eventSink } = fastify
+    const { store, eventSink, region } = fastify
     const answers = await store.ping()
     const { evicting } = store.state()
     const usable = answers && evicting === undefined
@@ -31,10 +34,27 @@ const operationsRoutes: FastifyPluginAsyncTypebox<OperationsOptions> = async fun
         ? { status: 'up' as const, detail: `admissions are ${store.admission.durability}` }
         : { status: 'down' as const, detail: `may evict sessions (maxmemory-policy ${evicting})` }
     const events = eventSink.ready() ? { status: 'up' as const } : { status: 'degraded' as const, detail: 'events wait in the outbox' }
+    if (region?.role() === 'reader') return readerHealth(region, redis, events)
     return {
       status: !usable || draining() ? 'unavailable' : events.status === 'up' ? 'ok' : 'degraded',
+      ...(region === undefined ? {} : { role: 'writer' as const }),
       dependencies: { redis, events }
     }
+  }
+
+  /** A reader is of use as long as it can answer reads by itself or forward everything. */
+  function readerHealth (region: Region, redis: Dependency, events: Dependency): Health {
+    const other = region.other()
+    const writer: Dependency = other === 'unreachable' || other === 'unknown'
+      ? { status: 'down', detail: 'does not answer' }
+      : other === 'reader' ? { status: 'degraded', detail: 'says that it is a reader too: nobody takes writes' } : { status: 'up' }
+    const replica: Dependency = redis.status === 'down'
+      ? redis
+      : region.fresh() ? { status: 'up', detail: 'a replica; writes are forwarded' } : { status: 'degraded', detail: 'a replica out of touch with its master, or a master that refuses writes: reads are forwarded too' }
+    const dependencies = { writer, redis: replica, events }
+    const useless = replica.status !== 'up' && writer.status !== 'up'
+    const whole = Object.values(dependencies).every(({ status }) => status === 'up')
+    return { status: useless || draining() ? 'unavailable' : whole ? 'ok' : 'degraded', role: 'reader', dependencies }
   }
 
   fastify.get('/health/live', health('getLiveness', 'Is the process alive?'), async () => ({ status: 'ok' as const }))

@@ -7,7 +7,9 @@ const dependencySchema = Type.Object({
 }, closed)
 export const HealthSchema = Type.Object({
   status: stringEnum(['ok', 'degraded', 'unavailable']),
+  role: Type.Optional(stringEnum(['writer', 'reader'], { description: 'With two regions: whether this instance writes to its own Redis, or forwards writes to the other region.' })),
   dependencies: Type.Optional(Type.Object({
+    writer: Type.Optional(dependencySchema),
     redis: Type.Optional(dependencySchema),
     identity: Type.Optional(dependencySchema),
     content: Type.Optional(dependencySchema),

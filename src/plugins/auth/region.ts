@@ -3,6 +3,9 @@ import { BlockList, isIP } from 'node:net'
 import { ProblemError } from '../../problems.ts'
 import type { Principal } from './principal.ts'
 
+/** Header of a request that an instance of the other region forwards. */
+export const FORWARDED = 'x-viewing-forwarded'
+
 export interface RegionPolicy {
   defaultRegion: string
   /** Subnets whose word on the region counts. */
@@ -15,9 +18,12 @@ export interface RegionPolicy {
  */
 export function vouchedRegion (request: FastifyRequest, principal: Principal, bodyRegion: string | undefined, policy: RegionPolicy): string {
   const vouches = principal.kind === 'user' ? principal.byGateway === true : principal.kind !== 'session'
-  if (!vouches && !isTrustedPeer(request.socket.remoteAddress, policy.trustProxy)) return policy.defaultRegion
-  if (bodyRegion !== undefined) return checked(bodyRegion, '/body/region')
+  const trusted = isTrustedPeer(request.socket.remoteAddress, policy.trustProxy)
+  if (!vouches && !trusted) return policy.defaultRegion
   const header = request.headers['x-region']
+  // An instance of the other region has judged already, and says so in the header; the body is still the player's own.
+  if (trusted && header !== undefined && request.headers[FORWARDED] !== undefined) return checked(header, '/headers/x-region')
+  if (bodyRegion !== undefined) return checked(bodyRegion, '/body/region')
   return header === undefined ? policy.defaultRegion : checked(header, '/headers/x-region')
 }
 
