@@ -36,7 +36,7 @@ readonly FENCE=1000000
 readonly PROBE_KEY=viewing:promotion-probe
 # The longest that an idle master is silent (repl-ping-replica-period is 10 s), and a little more.
 readonly SILENT_SECONDS=12
-readonly CALL_SECONDS=5
+call_seconds=5
 readonly CLI=${REDIS_CLI:-redis-cli}
 
 from='' to='' to_as='' user='' how='' mode=planned dry_run=false max_wait=10
@@ -55,7 +55,7 @@ ask() {
   local address=$from password=${REDISCLI_AUTH_FROM:-${REDISCLI_AUTH:-}}
   if [[ $1 == to ]]; then address=$to password=${REDISCLI_AUTH_TO:-${REDISCLI_AUTH:-}}; fi
   shift
-  REDISCLI_AUTH=$password timeout "$CALL_SECONDS" "$CLI" -h "$(host_of "$address")" -p "${address##*:}" "${cli_options[@]}" "$@" 2>/dev/null | tr -d '\r'
+  REDISCLI_AUTH=$password timeout "$call_seconds" "$CLI" -h "$(host_of "$address")" -p "${address##*:}" "${cli_options[@]}" "$@" 2>/dev/null | tr -d '\r'
 }
 host_of() { local host=${1%:*}; host=${host#[}; echo "${host%]}"; }
 field() { sed -n "s/^$2://p" <<<"$1"; }
@@ -128,6 +128,8 @@ done
 [[ $mode != lost || ${#how} -ge 5 ]] || wrong '--old-writer-is-fenced: say how'
 [[ -z $user ]] || cli_options+=(--user "$user")
 command -v "$CLI" >/dev/null || wrong "$CLI is not on PATH"
+# A lost server need not be waited for as long as a slow one.
+[[ $mode != lost ]] || call_seconds=2
 started_ms=$(now_ms)
 trap at_exit EXIT
 trap 'exit 130' INT TERM HUP

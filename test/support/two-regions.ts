@@ -23,8 +23,9 @@ export interface TwoRegions {
   west: RegionSide
   /** The reader at first; its Redis is a replica of west's. */
   east: RegionSide
-  /** The replication from west to east, and the requests from east to west. */
+  /** The replication from west to east, the one from east to west after a promotion, and the requests from east to west. */
   replication: TcpLink
+  backwards: TcpLink
   requests: TcpLink
 }
 
@@ -41,6 +42,8 @@ export async function startTwoRegions (t: Test, program: string, { delayMs = 0, 
   t.teardown(async () => { await replication.close() })
   const second = await startRedis({ program, args: [...args, '--replicaof', replication.host, String(replication.port)] })
   t.teardown(async () => { await second.close() })
+  const backwards = await startTcpLink(second.port, delayMs)
+  t.teardown(async () => { await backwards.close() })
   const [westPort, eastPort] = [await freePort(), await freePort()]
   const requests = await startTcpLink(westPort, delayMs)
   t.teardown(async () => { await Promise.all([requests.close(), upstream.close()]) })
@@ -66,7 +69,7 @@ export async function startTwoRegions (t: Test, program: string, { delayMs = 0, 
     serve({ PORT: String(eastPort), REDIS_URL: second.url, WRITER_URL: `http://127.0.0.1:${requests.port}`, ...east })
   ])
   const regions = {
-    upstream, replication, requests, west: { redis: first, admin: adminWest, service: serviceWest }, east: { redis: second, admin: adminEast, service: serviceEast }
+    upstream, replication, backwards, requests, west: { redis: first, admin: adminWest, service: serviceWest }, east: { redis: second, admin: adminEast, service: serviceEast }
   }
   await waitFor('the roles to be known', async () => await roleOf(serviceWest) === 'writer' && await roleOf(serviceEast) === 'reader', 30_000)
   await waitFor('the west to know that starts can be replicated', async () => (await metric(serviceWest, 'viewing_admission_replicated')) !== 0 || west.ADMISSION_DURABILITY === 'local', 30_000)
@@ -118,4 +121,5 @@ export async function promote (args: readonly string[], { until, env = {} }: { u
   await once(child, 'close')
   return { code: child.exitCode, output }
 }
-export const ends = ({ west, east }: TwoRegions): string[] => ['--from', west.redis.address, '--to', east.redis.address]
+export const ends = ({ west, east, backwards }: Pick<TwoRegions, 'west' | 'east' | 'backwards'>): string[] =>
+  ['--from', west.redis.address, '--to', east.redis.address, '--to-as', `${backwards.host}:${backwards.port}`]
