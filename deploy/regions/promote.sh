@@ -73,9 +73,9 @@ fence() {
   lag=$(setting from min-replicas-max-lag)
   [[ $before =~ ^[0-9]+$ && $lag =~ ^[0-9]+$ ]] || fail 'the old writer does not tell min-replicas-to-write: the user needs CONFIG'
   fenced=true
-  if ((before < FENCE)); then set_config from min-replicas-to-write $((FENCE + before)) || fail 'the old writer cannot be fenced'; fi
   # A lag of 0 would switch the fence off.
   if ((lag == 0)); then set_config from min-replicas-max-lag "$FENCE" || fail 'the old writer cannot be fenced'; fi
+  if ((before < FENCE)); then set_config from min-replicas-to-write $((FENCE + before)) || fail 'the old writer cannot be fenced'; fi
   writes_are_refused from NOREPLICAS || fail 'the old writer still takes writes'
 }
 
@@ -210,6 +210,8 @@ case $mode/$from_role/$to_role in
 If it is only out of your reach, it still writes: then two regions would. Read --old-writer-is-fenced in --help before you go on. The replica has heard nothing from it for $(silent_seconds) s" ;;
 
   planned/slave/master)
+    [[ $(field "$from_info" master_replid) == "$(field "$to_info" master_replid)" || "$(field "$from_info" master_host):$(field "$from_info" master_port)" == "$(host_of "$to_as"):${to_as##*:}" ]] ||
+      refuse "$from is not a replica of $to"
     no_sentinels from to
     $dry_run && { say "$to is the writer already; the fence would be taken off $from if it were on"; exit 0; }
     promoted=true

@@ -28,6 +28,8 @@ export interface RedisServerOptions {
   program: string
   args?: string[]
   password?: string
+  /** The default user's password where `config` sets it. */
+  login?: string
   port?: number
   /** Configuration file text, for sentinels. */
   config?: string
@@ -47,7 +49,7 @@ export async function freePort (): Promise<number> {
 }
 
 /** A real server of its own, without persistence unless `args` says otherwise. */
-export async function startRedis ({ program, args = [], password, port: wanted, config }: RedisServerOptions): Promise<RedisServer> {
+export async function startRedis ({ program, args = [], password, login = password, port: wanted, config }: RedisServerOptions): Promise<RedisServer> {
   const port = wanted ?? await freePort()
   const folder = await mkdtemp(join(tmpdir(), 'viewing-redis-'))
   let child: ChildProcess
@@ -60,7 +62,7 @@ export async function startRedis ({ program, args = [], password, port: wanted, 
       ...(password === undefined ? [] : ['--requirepass', password]), ...args
     ], { stdio: 'ignore' })
     track(child)
-    const client = new Redis({ host: HOST, port, ...(password === undefined ? {} : { password }), lazyConnect: true, retryStrategy: null, maxRetriesPerRequest: 0 })
+    const client = new Redis({ host: HOST, port, ...(login === undefined ? {} : { password: login }), lazyConnect: true, retryStrategy: null, maxRetriesPerRequest: 0 })
     client.on('error', () => { /* not up yet */ })
     await waitFor(`redis on port ${port}`, async () => {
       try {
