@@ -634,7 +634,17 @@ export interface components {
         Health: {
             /** @enum {string} */
             status: "ok" | "degraded" | "unavailable";
+            /**
+             * @description With two regions: whether this instance writes to its own Redis, or forwards writes to the other region.
+             * @enum {string}
+             */
+            role?: "writer" | "reader";
             dependencies?: {
+                writer?: {
+                    /** @enum {string} */
+                    status: "up" | "down" | "degraded";
+                    detail?: string;
+                };
                 redis?: {
                     /** @enum {string} */
                     status: "up" | "down" | "degraded";

@@ -88,6 +88,17 @@ t.test('a reader forwards every write, and answers reads by itself', { skip }, a
     t.equal(await forwarded(), before + 2, 'what it has, it answers')
   })
 
+  await t.test('without a Redis of its own a reader forwards everything', async t => {
+    await east.redis.kill()
+    const before = await forwarded()
+    for (const [name, answer, body] of reads()) t.match(await answer, { status: 200, body }, name)
+    t.match(await call(east.service, 'POST', `/session/${session.id}/heartbeat`, { token: session.token, body: { position: 1 } }), { status: 200 })
+    t.equal(await forwarded(), before + 5)
+    t.match(await call(east.service, 'GET', '/health/ready'), { status: 200, body: { status: 'degraded', role: 'reader', dependencies: { redis: { status: 'down' } } } })
+    await east.redis.restart()
+    await waitFor('its replica to be in touch again', async () => (await call(east.service, 'GET', '/health/ready')).body.status === 'ok', 20_000)
+  })
+
   await t.test('without the other region\'s service reads are answered, writes are refused in time', async t => {
     await west.service.close()
     const before = await forwarded('unreachable')

@@ -224,6 +224,15 @@ t.test('a Redis that cannot be meant is refused', async t => {
   for (const [env, name] of cases) t.same(blamed(env), [name], JSON.stringify(env))
 })
 
+t.test('a second region is one that is named; a cluster cannot have one', async t => {
+  t.equal(loadConfig({}).region, undefined)
+  t.same(loadConfig({ WRITER_URL: 'https://viewing.eu.example/base' }).region, { writerUrl: 'https://viewing.eu.example/base', deadlineMs: 2_000 })
+  t.same(loadConfig({ WRITER_URL: 'http://a', WRITER_DEADLINE: '500ms', REDIS_SENTINELS: 'a:1' }).region, { writerUrl: 'http://a', deadlineMs: 500 })
+  t.same(blamed({ WRITER_URL: 'http://a', REDIS_CLUSTER: 'a:1' }), ['WRITER_URL'])
+  t.same(blamed({ WRITER_URL: 'redis://a' }), ['WRITER_URL'])
+  t.same(blamed({ WRITER_URL: 'http://[bad' }), ['WRITER_URL'])
+})
+
 t.test('events go to Kafka exactly when brokers are given or asked for', async t => {
   t.same(loadConfig({ KAFKA_BROKERS: 'a:1,b:2', KAFKA_TOPIC: 'plays' }).event.sink, { kind: 'kafka', brokers: ['a:1', 'b:2'], topic: 'plays', tls: false, sasl: undefined })
   t.same(loadConfig({ KAFKA_BROKERS: 'a:1', EVENT_SINK: 'log' }).event.sink, { kind: 'log' })
