@@ -4,7 +4,7 @@ import t from 'tap'
 import { startRedis } from '../support/redis-server.ts'
 import { requireRedis } from '../support/requirements.ts'
 import { startService } from '../support/service-process.ts'
-import { startViewers } from '../support/region-viewers.ts'
+import { startViewers } from '../support/viewers.ts'
 import { startStubUpstream } from '../support/stub-upstream.ts'
 import { waitFor } from '../support/wait-for.ts'
 
