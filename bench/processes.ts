@@ -3,6 +3,7 @@ import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } f
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { track } from '../test/support/children.ts'
+import { UNLIMITED } from '../test/support/service-process.ts'
 import { waitFor } from '../test/support/wait-for.ts'
 
 /** Processes under measurement: what they are given, and what Linux says they used. */
@@ -56,7 +57,7 @@ export async function launch (command: readonly string[], env: Record<string, st
   const folder = mkdtempSync(join(tmpdir(), 'viewing-bench-'))
   const path = join(folder, 'stdout')
   const descriptor = openSync(path, 'a')
-  const child: ChildProcess = spawn(program, args, { env: { PATH: process.env.PATH ?? '', HOST: '127.0.0.1', PORT: '0', LOG_FORMAT: 'json', SHUTDOWN_DELAY: '10ms', ...env }, stdio: ['ignore', descriptor, 'inherit'] })
+  const child: ChildProcess = spawn(program, args, { env: { PATH: process.env.PATH ?? '', HOST: '127.0.0.1', PORT: '0', LOG_FORMAT: 'json', SHUTDOWN_DELAY: '10ms', ...UNLIMITED, ...env }, stdio: ['ignore', descriptor, 'inherit'] })
   closeSync(descriptor)
   track(child)
   const wanted = Number(env.WORKERS ?? '1')

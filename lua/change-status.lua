@@ -9,6 +9,7 @@
 -- Replies: { 1, now ms, outbox entry, record } changed | { 2, now ms, '', record } already so, nothing written
 --          { 0, now ms, '', '' } absent
 
+--- @include clock
 --- @include record
 --- @include outbox
 

@@ -27,6 +27,7 @@
 --
 -- A member that is not declared counts as live and newest, and its keys are not touched.
 
+--- @include clock
 --- @include record
 --- @include outbox
 --- @include end-session

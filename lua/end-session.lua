@@ -13,6 +13,7 @@
 -- Replies: { 1, now ms, outbox entry, ended text } ended now | { 2, now ms, '', ended text } had ended before
 --          { 0, now ms, '', '' } unknown
 
+--- @include clock
 --- @include record
 --- @include outbox
 --- @include end-session

@@ -8,7 +8,7 @@
 --
 -- Reply: { now ms, grace until ms (0: none), 1 if the caller is to sweep now else 0 }
 
---- @include record
+--- @include clock
 
 local value = redis.call('GET', KEYS[1])
 local now = clock()

@@ -10,6 +10,7 @@
 -- Replies: { 1, now ms, outbox entry, ended text } expired | { 2, now ms, '', '' } alive, or grace holds: re-armed
 --          { 0, now ms, '', '' } gone: ended already, or its record is lost
 
+--- @include clock
 --- @include record
 --- @include outbox
 --- @include end-session

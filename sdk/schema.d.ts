@@ -124,7 +124,7 @@ export interface paths {
         put?: never;
         /**
          * Renew a session
-         * @description Send one every `heartbeat_interval` seconds. A session silent for longer than the timeout loses its slot. On 410 stop playing.
+         * @description Send one every `heartbeat_interval` seconds. A session silent for longer than the timeout loses its slot. On 410 stop playing. 429 says that the session lives and that the last heartbeat was a moment ago.
          */
         post: operations["recordHeartbeat"];
         delete?: never;
@@ -218,7 +218,7 @@ export interface paths {
         put?: never;
         /**
          * Renew up to 1,000 sessions
-         * @description One result for each item, in order, with the status that heartbeat alone would have had. Bodies up to 2 MiB.
+         * @description One result for each item, in order, with the status that heartbeat alone would have had. Of several heartbeats of one session the first counts, the others are 429. Bodies up to 2 MiB.
          */
         post: operations["recordHeartbeats"];
         delete?: never;
@@ -1216,6 +1216,17 @@ export interface operations {
             /** @description The content type is not supported. */
             415: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too soon or too often; see `Retry-After`. */
+            429: {
+                headers: {
+                    /** @description Seconds to wait before trying again. */
+                    "retry-after"?: number;
                     [name: string]: unknown;
                 };
                 content: {

@@ -64,7 +64,7 @@ function requestIds (): (request: { headers: IncomingHttpHeaders }) => string {
 /** The composition root: what there is, in the order in which it starts; it closes in the reverse order. */
 export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
   const { config, version, connect, identityUrl, contentUrl, writeLines, draining } = options
-  const { limit, timeoutMs, heartbeatMs, ttlMs, endedTtlMs, sweepMs } = config.session
+  const { limit, timeoutMs, heartbeatMs, heartbeatGapMs, ttlMs, endedTtlMs, sweepMs } = config.session
   const policy = { defaultRegion: config.upstream.defaultRegion, trustProxy: config.http.trustProxy }
   const fastify: FastifyInstance = Fastify({
     loggerInstance: options.logger,
@@ -113,7 +113,7 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
     traceHeaders: tracing?.traceHeaders,
     observer: { sent: measure.eventSent, dropped: measure.eventDropped, lost: measure.eventsLost, failed: measure.eventFailed }
   })
-  await fastify.register(session, { endedTtlMs })
+  await fastify.register(session, { endedTtlMs, heartbeatGapMs })
   await fastify.register(entitlement, {
     freshMs: config.upstream.freshMs,
     staleMs: config.upstream.staleMs,
@@ -130,7 +130,7 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
     endedTtlMs,
     tokenLifeMs: config.token.lifeSeconds * 1_000,
     idempotencySecret: config.idempotencySecret,
-    observer: { started: measure.sessionStarted, ended: measure.sessionEnded, refused: measure.startRefused }
+    observer: { started: measure.sessionStarted, ended: measure.sessionEnded, refused: measure.startRefused, tooSoon: () => { measure.limited('session') } }
   })
   await fastify.register(auth, { auth: config.auth, nowMs: () => fastify.store.clock.nowMs() })
   await fastify.register(gauges)

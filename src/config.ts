@@ -27,7 +27,7 @@ export interface Config {
   token: { signing: PlaybackKey, accepted: PlaybackKey[], lifeSeconds: number, generated: boolean }
   idempotencySecret: string
   auth: AuthConfig
-  session: { limit: number, timeoutMs: number, heartbeatMs: number, ttlMs: number, endedTtlMs: number, sweepMs: number }
+  session: { limit: number, timeoutMs: number, heartbeatMs: number, heartbeatGapMs: number, ttlMs: number, endedTtlMs: number, sweepMs: number }
   event: { sink: EventSinkConfig, heartbeats: Settings['HEARTBEAT_EVENTS'], outboxBytes: number }
   /** `undefined`: off. */
   tracing: { endpoint: string, serviceName: string, ratio: number } | undefined
@@ -48,6 +48,7 @@ export class ConfigError extends Error {
 /** Development only: makes `npm start` work with nothing set. Refused in production, announced at start. */
 export const DEVELOPMENT_SECRET = 'viewing-service-development-secret-do-not-use'
 const MIN_SECRET_BYTES = 32
+const LONGEST_DEFAULT_GAP_MS = 1_000
 const UNITS: Record<string, number> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 }
 
 /**
@@ -107,7 +108,7 @@ function convert (text: string, schema: TSchema): unknown {
 }
 
 function expectation (schema: TSchema): string {
-  if (schema.unit === 'duration') return 'must be a duration such as 500ms, 90s, 24h, more than 0 and at most 365d'
+  if (schema.unit === 'duration') return `must be a duration such as 500ms, 90s, 24h, ${schema.minimum === 0 ? 'or 0 for none' : 'more than 0'}, at most 365d`
   if (Array.isArray(schema.enum)) return `must be one of ${schema.enum.join(', ')}`
   if (schema.type === 'integer') return `must be a whole number from ${schema.minimum} to ${schema.maximum}`
   if (schema.type === 'boolean') return 'must be true or false'
@@ -154,6 +155,7 @@ function build (settings: Settings, problems: string[]): Config {
       limit: settings.MAX_CONCURRENT_STREAMS,
       timeoutMs: settings.SESSION_TIMEOUT,
       heartbeatMs: settings.HEARTBEAT_INTERVAL,
+      heartbeatGapMs: settings.HEARTBEAT_MIN_GAP ?? Math.min(LONGEST_DEFAULT_GAP_MS, settings.HEARTBEAT_INTERVAL / 2),
       ttlMs: settings.SESSION_TTL,
       endedTtlMs: settings.ENDED_TTL,
       sweepMs: settings.SWEEP_INTERVAL
@@ -237,6 +239,8 @@ function checkRelations (settings: Settings, config: Config, problems: string[])
   require(2 * session.heartbeatMs <= session.timeoutMs, 'HEARTBEAT_INTERVAL: must be at most half of SESSION_TIMEOUT')
   // Clients are told whole seconds: a rounded interval could be longer than half of T.
   require(session.heartbeatMs >= 1_000 && session.heartbeatMs % 1_000 === 0, 'HEARTBEAT_INTERVAL: must be whole seconds, at least 1s')
+  // A client that beats in time must never be told that it is too soon, network delays included.
+  require(2 * session.heartbeatGapMs <= session.heartbeatMs, 'HEARTBEAT_MIN_GAP: must be at most half of HEARTBEAT_INTERVAL')
   require(token.lifeSeconds * 1_000 >= 2 * session.heartbeatMs, 'JWT_EXPIRATION: must be at least twice HEARTBEAT_INTERVAL')
   require(session.endedTtlMs >= token.lifeSeconds * 1_000, 'ENDED_TTL: must be at least JWT_EXPIRATION')
   // Redis itself refuses REPLICAOF on the nodes of a cluster.

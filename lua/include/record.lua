@@ -1,16 +1,5 @@
 -- The record's layout: twin of src/redis/record.ts, where it is drawn. Offsets are 1-based here, as in string.sub.
 
--- Redis' own clock, ms since the epoch: the only clock scripts use.
-local function clock()
-  local time = redis.call('TIME')
-  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-end
-
--- Milliseconds as 13 digits.
-local function digits(ms)
-  return string.format('%.0f', ms)
-end
-
 local function status_of(record) return string.sub(record, 12, 17) end
 local function seq_of(record) return tonumber(string.sub(record, 26, 35)) end
 local function beat_of(record) return tonumber(string.sub(record, 44, 56)) end
@@ -18,9 +7,10 @@ local function position_of(record) return string.sub(record, 69, 79) end
 local function heard_at_of(record) return string.sub(record, 99, 122) end
 local function started_of(record) return string.match(record, '"started_at":"([^"]+)"') end
 
--- The record with a new head. `position` is padded to its width already; '' keeps the old one.
+-- The record with a new head, marked as set by no heartbeat. `position` is padded to its width already; '' keeps the old one.
 local function with_head(record, status, seq, beat, position, heard_at)
   if position == '' then position = position_of(record) end
+  if string.byte(position, 11) == 32 then position = string.sub(position, 1, 10) .. '\t' end
   return '{"status":"' .. status .. '","seq":' .. string.format('%-10d', seq) .. ',"beat":' .. digits(beat) ..
     ',"position":' .. position .. ',"last_heartbeat":"' .. heard_at .. '"' .. string.sub(record, 124)
 end

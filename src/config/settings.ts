@@ -7,6 +7,8 @@ import { type Static, Type } from '@sinclair/typebox'
 
 const DURATION = { minimum: 1, maximum: 365 * 86_400_000, unit: 'duration' }
 const duration = (fallback: string, description: string) => Type.Integer({ ...DURATION, default: fallback, description })
+/** A duration that may be 0, which switches something off. */
+const optionalGap = (description: string) => Type.Optional(Type.Integer({ ...DURATION, minimum: 0, description }))
 const url = (schemes: string, description: string) =>
   Type.Optional(Type.String({ pattern: `^(${schemes})://[^\\s]+$`, maxLength: 2048, description }))
 const secret = (description: string) => Type.Optional(Type.String({ minLength: 1, maxLength: 8192, secret: true, description }))
@@ -59,6 +61,7 @@ export const SettingsSchema = Type.Object({
   MAX_CONCURRENT_STREAMS: Type.Integer({ default: '3', minimum: 1, maximum: 100, description: 'Limit of users whose plan names none.' }),
   SESSION_TIMEOUT: duration('90s', 'T: a session silent for longer loses its slot.'),
   HEARTBEAT_INTERVAL: duration('30s', 'h: how often clients are told to beat; at most T/2.'),
+  HEARTBEAT_MIN_GAP: optionalGap('A heartbeat sooner after the last one of its session is 429; 0: none is. Default: 1s, or half of `HEARTBEAT_INTERVAL` where that is shorter.'),
   SESSION_TTL: duration('24h', 'Safety TTL of session keys; at least 10 T.'),
   ENDED_TTL: duration('1h', 'How long an ended session is remembered; at least `JWT_EXPIRATION`.'),
   SWEEP_INTERVAL: duration('5s', 'How often silent sessions and left-over events are looked for.'),

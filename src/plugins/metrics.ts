@@ -18,6 +18,7 @@ export interface Measurements {
   tokenIssued: () => void
   tokenRejected: (reason: string) => void
   shed: (kind: string) => void
+  limited: (kind: 'user' | 'session') => void
   /** Registers gauges that are read when metrics are scraped. */
   gauge: (name: string, help: string, read: () => number) => void
 }
@@ -67,6 +68,7 @@ export default fp<MetricsOptions>(async function metrics (fastify, { version, ag
   const issued = counter('viewing_tokens_issued_total', 'Playback tokens issued.')
   const rejected = counter('viewing_tokens_rejected_total', 'Playback tokens refused, by reason.', 'reason')
   const shed = counter('viewing_requests_shed_total', 'Requests refused under overload.', 'kind')
+  const limited = counter('viewing_requests_limited_total', 'Requests and heartbeats refused by a rate limit.', 'kind')
   const build = new client.Gauge({ name: 'viewing_build_info', help: 'Version of the service.', labelNames: ['version', 'node'] })
   build.set({ version, node: process.version }, 1)
 
@@ -83,6 +85,7 @@ export default fp<MetricsOptions>(async function metrics (fastify, { version, ag
     tokenIssued: () => { issued.inc() },
     tokenRejected: reason => { rejected.inc({ reason }) },
     shed: kind => { shed.inc({ kind }) },
+    limited: kind => { limited.inc({ kind }) },
     gauge: (name, help, read) => {
       const gauge: { set: (value: number) => void } = new client.Gauge({ name, help, collect: () => { gauge.set(read()) } })
     }

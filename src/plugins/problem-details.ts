@@ -65,7 +65,7 @@ function toProblem (error: FastifyError | ProblemError): ProblemError {
   if (store !== undefined) return store
   const status = error.statusCode ?? 500
   if (status >= 400 && status < 500) {
-    const byStatus = status === 415 ? 'unsupported-media-type' : status === 413 ? 'payload-too-large' : status === 429 ? 'too-many-requests' : 'bad-request'
+    const byStatus = status === 415 ? 'unsupported-media-type' : status === 413 ? 'payload-too-large' : 'bad-request'
     const code = FRAMEWORK_CODES[error.code] ?? byStatus
     return new ProblemError(code, DETAILS[code] ?? 'The request could not be read.', { cause: error })
   }
@@ -75,8 +75,7 @@ function toProblem (error: FastifyError | ProblemError): ProblemError {
 const DETAILS: Partial<Record<ProblemCode, string>> = {
   'payload-too-large': 'The request body is larger than this route takes.',
   'unsupported-media-type': 'Send application/json.',
-  'uri-too-long': 'A part of the path is too long.',
-  'too-many-requests': 'Slow down.'
+  'uri-too-long': 'A part of the path is too long.'
 }
 
 /** Says where and which rule, never the value: it may be a credential. */

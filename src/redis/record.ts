@@ -5,6 +5,9 @@
  *
  *     {"status":"active","seq":1         ,"beat":1763928930000,"position":120        ,"last_heartbeat":"…24…",<immutable fields>}
  *     0         10             25                43                       68                            97     123
+ *
+ * The padding of the position ends in a tab where a start or a change of status wrote it, else in a space: so a heartbeat knows
+ * whether the beat before it was a heartbeat's. (A position of full width, past day 11 of a film, has no room for it and counts as one.)
  */
 
 export type LiveStatus = 'active' | 'paused'
@@ -48,10 +51,10 @@ export interface EndedRecord {
 
 const POSITION_WIDTH = 11
 /** Widths by which tests and the service can check a block before it is written. */
-export const LAYOUT = { beatOffset: 43, beatWidth: 13, blockOffset: 56, blockWidth: 67, headWidth: 123, positionWidth: POSITION_WIDTH } as const
+export const LAYOUT = { beatOffset: 43, beatWidth: 13, blockOffset: 56, blockWidth: 67, markOffset: 78, headWidth: 123, positionWidth: POSITION_WIDTH } as const
 
-/** What `heartbeat.lua` says of each session: status, seq and previous beat at these offsets. */
-export const RENEWAL = { seq: 6, beat: 16, width: 29 } as const
+/** What `heartbeat.lua` says of each session: a piece of its record, with seq and previous beat at these offsets; or the mark in front. */
+export const RENEWAL = { seq: 14, seqEnd: 24, beat: 32, width: 45, tooSoon: '!' } as const
 
 const number = (value: unknown): number => {
   if (typeof value !== 'number') throw new TypeError('session record: number expected')
@@ -90,7 +93,7 @@ export function formatRecord (session: NewSession, startedAt: string): [head: st
   })
   return [
     `{"status":"active","seq":${'1'.padEnd(10)},"beat":`,
-    `${formatBeatBlock(session.position, startedAt)},${rest.slice(1)}`
+    `${formatBeatBlock(session.position, startedAt).replace(' ,', '\t,')},${rest.slice(1)}`
   ]
 }
 

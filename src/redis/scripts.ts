@@ -31,7 +31,7 @@ type Arg = string | number
 declare module 'ioredis' {
   interface RedisCommander<Context> {
     createSession (numberOfKeys: number, ...keysAndArgs: Arg[]): Result<[code: number, nowMs: number, active: number, ...rest: string[]], Context>
-    heartbeat (numberOfKeys: number, ...sessionsAndBlocks: string[]): Result<[nowMs: number, renewals: string], Context>
+    heartbeat (numberOfKeys: number, ...sessionsGapAndBlocks: Arg[]): Result<[nowMs: number, renewals: string], Context>
     lastBeats (numberOfKeys: number, ...sessions: Key[]): Result<string, Context>
     changeStatus (session: Key, outbox: Key, status: string, type: string, position: string, heardAt: string, metadata: string):
     Result<[code: number, nowMs: number, entryId: string, record: string], Context>

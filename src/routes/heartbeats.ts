@@ -12,7 +12,7 @@ const heartbeatsRoutes: FastifyPluginAsyncTypebox = async function (fastify) {
       operationId: 'recordHeartbeats',
       tags: ['session'],
       summary: 'Renew up to 1,000 sessions',
-      description: 'One result for each item, in order, with the status that heartbeat alone would have had. Bodies up to 2 MiB.',
+      description: 'One result for each item, in order, with the status that heartbeat alone would have had. Of several heartbeats of one session the first counts, the others are 429. Bodies up to 2 MiB.',
       security: [],
       body: ref(HeartbeatsRequestSchema),
       response: responses({ 200: ref(HeartbeatsAnswerSchema) }, ...BODY_STATUSES)

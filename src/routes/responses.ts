@@ -14,6 +14,7 @@ const DESCRIPTIONS: Record<number, string> = {
   413: 'The body is too large.',
   415: 'The content type is not supported.',
   422: 'The Idempotency-Key belongs to another request.',
+  429: 'Too soon or too often; see `Retry-After`.',
   500: 'A fault of the service.',
   503: 'A dependency is away or the service is overloaded; see `Retry-After`.'
 }
@@ -24,7 +25,7 @@ type ProblemStatus = keyof typeof DESCRIPTIONS
 export function responses<T extends Record<number, TSchema>> (success: T, ...statuses: ProblemStatus[]) {
   const problems = Object.fromEntries([...statuses, 500, 503].map(status => [status, {
     description: DESCRIPTIONS[status] ?? '',
-    ...(status === 503 || status === 409 ? { headers: RETRY_AFTER } : {}),
+    ...(status === 503 || status === 429 || status === 409 ? { headers: RETRY_AFTER } : {}),
     content: { 'application/problem+json': { schema: Type.Ref(ProblemSchema.$id ?? '') } }
   }]))
   return { ...problems, ...success }

@@ -48,11 +48,11 @@ const sessionRoutes: FastifyPluginAsyncTypebox = async function (fastify) {
         operationId: 'recordHeartbeat',
         tags: ['session'],
         summary: 'Renew a session',
-        description: 'Send one every `heartbeat_interval` seconds. A session silent for longer than the timeout loses its slot. On 410 stop playing.',
+        description: 'Send one every `heartbeat_interval` seconds. A session silent for longer than the timeout loses its slot. On 410 stop playing. 429 says that the session lives and that the last heartbeat was a moment ago.',
         security: PLAYBACK_SECURITY,
         params: ParamsSchema,
         body: ref(HeartbeatRequestSchema),
-        response: responses({ 200: ref(HeartbeatAnswerSchema) }, ...SESSION_STATUSES, ...BODY_STATUSES)
+        response: responses({ 200: ref(HeartbeatAnswerSchema) }, ...SESSION_STATUSES, 429, ...BODY_STATUSES)
       },
       config: { load: 'heartbeat' },
       logLevel: 'warn'

@@ -1,7 +1,7 @@
 import { Redis } from 'ioredis'
 import t from 'tap'
 import { keys, randomSessionId, slotOf, tagOfSlot } from '../../src/redis/keys.ts'
-import { formatBeatBlock, formatRecord, parseEnded, parseRecord } from '../../src/redis/record.ts'
+import { formatBeatBlock, formatRecord, parseEnded, parseRecord, RENEWAL } from '../../src/redis/record.ts'
 import { defineScripts } from '../../src/redis/scripts.ts'
 import { startRedis } from '../support/redis-server.ts'
 import { requireRedis } from '../support/requirements.ts'
@@ -114,20 +114,52 @@ t.test('scripts on a cluster-enabled server, with undeclared keys refused', { sk
     t.equal(await redis.scard(keys.concurrency(user)), 3)
   })
 
+  const block = (position: number): string => formatBeatBlock(position, '2026-11-23T20:00:00.000Z')
+  const beat = async (gapMs: number, ...beats: Array<[id: string, position: number]>) =>
+    await redis.heartbeat(beats.length, ...beats.map(([id]) => keys.session(id)), gapMs, ...beats.map(([, position]) => block(position)))
+
   t.test('a heartbeat renews, keeps a pause, and never creates or revives', async t => {
     const { create, of } = room(3)
     const { id } = await create('probe')
     await redis.changeStatus(keys.session(id), of(id)[5], 'paused', 'playback.paused', '', new Date().toISOString(), '')
     const before = parseRecord(await redis.get(keys.session(id)) ?? '').beatMs
-    const [now, renewals] = await redis.heartbeat(1, keys.session(id), formatBeatBlock(12.345, '2026-11-23T20:00:00.000Z'))
-    t.equal(renewals, `paused${'2'.padEnd(10)}${before}`)
+    const [now, renewals] = await beat(0, [id, 12.345])
+    t.match(renewals, new RegExp(`^paused.{8}2 {9}.{8}${before}$`))
+    t.equal(renewals.length, RENEWAL.width)
     const record = parseRecord(await redis.get(keys.session(id)) ?? '')
     t.same([record.status, record.position, record.seq, record.beatMs], ['paused', 12.345, 2, now])
     t.equal(await redis.lastBeats(1, keys.session(id)), String(now))
     await redis.endSession(...of(id), id, 'playback.stopped', 'client', 'stopped', '"d"', ENDED, '', '', '')
-    t.equal((await redis.heartbeat(1, keys.session(id), formatBeatBlock(1, '2026-11-23T20:00:00.000Z')))[1].trim(), '')
+    t.equal((await beat(0, [id, 1]))[1], ' '.repeat(RENEWAL.width))
     t.equal((await redis.lastBeats(1, keys.session(id))).trim(), '')
     t.equal(await redis.exists(keys.session(id)), 0, 'absent stays absent')
+  })
+
+  t.test('a heartbeat sooner after the last one than the gap writes nothing; after a start or a change it does', async t => {
+    const { create, of } = room(3)
+    const [{ id }, other] = [await create('probe'), await create('probe')]
+    const position = async (): Promise<number> => parseRecord(await redis.get(keys.session(id)) ?? '').position
+    const marks = async (gapMs: number, ...beats: Array<[string, number]>): Promise<string> => (await beat(gapMs, ...beats))[1].replace(/.{45}/g, part => part.charAt(0))
+    const HOUR = 3_600_000
+    t.equal(await marks(HOUR, [id, 1]), 'a', 'the first one after the start')
+    const record = await redis.get(keys.session(id))
+    t.equal(await marks(HOUR, [id, 2]), '!', 'the next is too soon')
+    t.equal(await redis.get(keys.session(id)), record, 'and has changed nothing')
+    t.match((await beat(HOUR, [id, 2]))[1], new RegExp(`^!ctive.{8}1 {9}.{8}${parseRecord(record ?? '').beatMs}$`), 'it tells of the beat before')
+    for (const [status, type] of [['paused', 'playback.paused'], ['active', 'playback.resumed']] as const) {
+      await redis.changeStatus(keys.session(id), of(id)[5], status, type, '', new Date().toISOString(), '')
+      t.equal(await marks(HOUR, [id, 3]), status.charAt(0), `the first one after it was made ${status}`)
+      t.equal(await marks(HOUR, [id, 4]), '!')
+    }
+    t.equal(await position(), 3)
+    await redis.setrange(keys.session(id), 43, String(Date.now() - HOUR - 1_000))
+    t.equal(await marks(HOUR, [id, 5], [other.id, 1], [id, 6], [randomSessionId('nobody'), 1]).catch(String), 'ReplyError: CROSSSLOT Keys in request don\'t hash to the same slot')
+    t.equal(await marks(HOUR, [id, 5], [other.id, 1], [id, 6], [randomSessionId(of(id)[2].slice(13, -1)), 1]), 'aa! ', 'once the gap is over it counts again; of two in one call the first does')
+    t.equal(await position(), 5)
+    await redis.setrange(keys.session(id), 43, String(Date.now() + HOUR))
+    t.equal(await marks(HOUR, [id, 7]), 'a', 'a beat that another master\'s clock has put into the future holds nobody up')
+    t.equal(await marks(0, [id, 8], [id, 9]), 'aa', 'without a gap each one counts')
+    t.equal(await position(), 9)
   })
 
   t.test('an ending releases everything once, and repeated answers the first', async t => {

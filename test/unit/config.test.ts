@@ -38,7 +38,7 @@ t.test('nothing set gives the stated defaults', async t => {
   const config = loadConfig({})
   t.equal(config.production, false)
   t.same(config.http, { host: '0.0.0.0', port: 8080, workers: 1, trustProxy: [], shutdownDelayMs: 1_000, corsOrigins: [] })
-  t.same(config.session, { limit: 3, timeoutMs: 90_000, heartbeatMs: 30_000, ttlMs: 86_400_000, endedTtlMs: 3_600_000, sweepMs: 5_000 })
+  t.same(config.session, { limit: 3, timeoutMs: 90_000, heartbeatMs: 30_000, heartbeatGapMs: 1_000, ttlMs: 86_400_000, endedTtlMs: 3_600_000, sweepMs: 5_000 })
   t.same(config.redis, { target: undefined, commandTimeoutMs: 500 })
   t.same(config.upstream, { identityUrl: undefined, contentUrl: undefined, deadlineMs: 300, freshMs: 60_000, staleMs: 600_000, defaultRegion: 'US' })
   t.same(config.auth, { mode: 'none' })
@@ -104,6 +104,7 @@ t.test('a value of the wrong kind is named with what is expected', async t => {
     [{ MAX_CONCURRENT_STREAMS: '101' }, /^MAX_CONCURRENT_STREAMS: must be a whole number from 1 to 100$/],
     [{ SESSION_TTL: 'soon' }, /^SESSION_TTL: must be a duration/],
     [{ SWEEP_INTERVAL: '0s' }, /^SWEEP_INTERVAL: must be a duration/],
+    [{ HEARTBEAT_MIN_GAP: '-1s' }, /^HEARTBEAT_MIN_GAP: must be a duration such as 500ms, 90s, 24h, or 0 for none/],
     [{ SWEEP_INTERVAL: '366d' }, /^SWEEP_INTERVAL: must be a duration/],
     [{ NODE_ENV: 'prod' }, /^NODE_ENV: must be one of development, test, production$/],
     [{ LOG_LEVEL: 'loud' }, /^LOG_LEVEL: must be one of /],
@@ -178,6 +179,10 @@ t.test('session times have to fit each other', async t => {
   t.same(blamed({ HEARTBEAT_INTERVAL: '900ms' }), ['HEARTBEAT_INTERVAL'])
   t.same(blamed({ HEARTBEAT_INTERVAL: '1500ms' }), ['HEARTBEAT_INTERVAL'])
   t.same(blamed({ HEARTBEAT_INTERVAL: '1s' }), [])
+  t.same(blamed({ HEARTBEAT_MIN_GAP: '15001ms' }), ['HEARTBEAT_MIN_GAP'])
+  t.same(blamed({ HEARTBEAT_MIN_GAP: '15s' }), [])
+  const gap = (env: Env): number => loadConfig(env).session.heartbeatGapMs
+  t.same([gap({}), gap({ HEARTBEAT_INTERVAL: '1s' }), gap({ HEARTBEAT_MIN_GAP: '0' }), gap({ HEARTBEAT_MIN_GAP: '2s' })], [1_000, 500, 0, 2_000])
   t.same(blamed({ JWT_EXPIRATION: '59s' }), ['JWT_EXPIRATION'])
   t.same(blamed({ JWT_EXPIRATION: '60s' }), [])
   t.same(blamed({ JWT_EXPIRATION: '61m' }), ['ENDED_TTL'])

@@ -46,11 +46,14 @@ t.test('the record is valid JSON with fixed offsets, and Lua reads the same ones
     t.equal(formatBeatBlock(position, '2026-11-23T20:00:00.000Z').length, LAYOUT.blockWidth)
     t.equal(record.charAt(LAYOUT.headWidth), ',')
     t.equal(parseRecord(record).position, position)
+    t.equal(record.charAt(LAYOUT.markOffset), position === 9_999_999.999 ? '9' : '\t', 'a start is no heartbeat')
+    t.not(formatBeatBlock(position, '2026-11-23T20:00:00.000Z').charAt(LAYOUT.markOffset - LAYOUT.blockOffset), '\t')
     for (const name of ['session_id', 'user_id', 'profile_id', 'content_id', 'device_id', 'status', 'started_at', 'last_heartbeat', 'position']) t.ok(name in JSON.parse(record), name)
   }
   const lua = readFileSync(new URL('../../lua/include/record.lua', import.meta.url), 'utf8')
   t.match(lua, new RegExp(`function beat_of\\(record\\) return tonumber\\(string.sub\\(record, ${LAYOUT.beatOffset + 1}, ${LAYOUT.blockOffset}\\)\\)`))
   t.match(lua, new RegExp(`string.sub\\(record, ${LAYOUT.headWidth + 1}\\)`))
+  t.match(readScript('heartbeat'), `KEYS[i], ${LAYOUT.markOffset}, ${LAYOUT.markOffset}) ~= '\\t'`)
 })
 
 t.test('each script declares what it uses', async t => {

@@ -18,6 +18,8 @@ export interface LifecycleObserver {
   started: () => void
   ended: (reason: EventReason) => void
   refused: (code: string) => void
+  /** A heartbeat that came too soon after the one before. */
+  tooSoon: () => void
 }
 
 /** What the lifecycle orchestrates. Types only: the instances come by decorator. */
@@ -65,11 +67,12 @@ export class Lifecycle {
     throw view.state === 'ended' ? endedProblem(view.ended) : notFoundProblem()
   }
 
-  /** Renews the session, and its token when less than half of that one's life is left. @throws ProblemError 404, 410. */
+  /** Renews the session, and its token when less than half of that one's life is left. @throws ProblemError 404, 410; 429 when it comes too soon: the session lives. */
   async heartbeat ({ identity, claims }: OwnedSession, { position, metadata }: HeartbeatRequest): Promise<HeartbeatAnswer> {
     const { sessions, events, heartbeatMs } = this.#parts
     const renewal = await sessions.heartbeat(identity.sessionId, position)
     if (renewal.outcome === 'absent') throw await this.#goneProblem(identity.sessionId)
+    if (renewal.outcome === 'too-soon') throw this.#tooSoonProblem(renewal.waitMs)
     events.heartbeat(identity, { ...renewal, position, metadata })
     return {
       session_id: identity.sessionId,
@@ -100,6 +103,8 @@ export class Lifecycle {
       } else if (renewal.outcome === 'absent') {
         const problem = await this.#goneProblem(identity.sessionId).catch((error: unknown) => storeProblem(error) ?? error)
         results[index] = { session_id: identity.sessionId, ...failed(problem) }
+      } else if (renewal.outcome === 'too-soon') {
+        results[index] = { session_id: identity.sessionId, ...failed(this.#tooSoonProblem(renewal.waitMs)) }
       } else {
         events.heartbeat(identity, { ...renewal, position: beat.position, metadata: beat.metadata })
         results[index] = { status: 200, session_id: identity.sessionId, position: beat.position, ...this.#renewedToken(identity, claims) }
@@ -202,6 +207,11 @@ export class Lifecycle {
     const { tokens, clock } = this.#parts
     const nowMs = clock.nowMs()
     return claims !== undefined && tokens.needsRenewal(claims, nowMs) ? { playback_token: tokens.issue(identity, nowMs).token } : {}
+  }
+
+  #tooSoonProblem (waitMs: number): ProblemError {
+    this.#parts.observer.tooSoon()
+    return new ProblemError('too-many-heartbeats', 'The session lives; its last heartbeat was a moment ago.', { retryAfterSeconds: Math.ceil(waitMs / 1_000) })
   }
 
   /** 410 for a session that has ended, 404 for one that never was or is forgotten. One read, only on this rare path. */

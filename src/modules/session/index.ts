@@ -5,7 +5,7 @@ declare module 'fastify' {
   interface FastifyInstance { sessions: SessionStore }
 }
 
-export interface SessionOptions { endedTtlMs: number }
+export interface SessionOptions { endedTtlMs: number, heartbeatGapMs: number }
 
 export default fp<SessionOptions>(async function session (fastify, options) {
   const { client, clock } = fastify.store

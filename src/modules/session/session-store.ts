@@ -17,6 +17,8 @@ export type SessionView =
 
 export type Renewal =
   | { outcome: 'renewed', status: LiveStatus, seq: number, beatMs: number, previousBeatMs: number, heardAt: string }
+  /** Live; nothing was written, because its last heartbeat is younger than the shortest gap. */
+  | { outcome: 'too-soon', waitMs: number }
   | { outcome: 'absent' }
 
 export type Change =
@@ -38,6 +40,8 @@ export interface SessionStoreOptions {
   client: RedisClient
   clock: RedisClock
   endedTtlMs: number
+  /** Shortest gap between two heartbeats of a session, ms; 0: none. */
+  heartbeatGapMs: number
 }
 
 /** One session at a time: reading, renewing, pausing, ending. Starting belongs to the slots (`modules/concurrency`). */
@@ -45,17 +49,19 @@ export class SessionStore {
   readonly #client: RedisClient
   readonly #clock: RedisClock
   readonly #endedTtlMs: number
+  readonly #heartbeatGapMs: number
   readonly #renewals: ManySlots<Beat, Renewal>
   readonly #beats: ManySlots<string, number | undefined>
 
-  constructor ({ client, clock, endedTtlMs }: SessionStoreOptions) {
+  constructor ({ client, clock, endedTtlMs, heartbeatGapMs }: SessionStoreOptions) {
     this.#client = client
     this.#clock = clock
     this.#endedTtlMs = endedTtlMs
+    this.#heartbeatGapMs = heartbeatGapMs
     this.#renewals = new ManySlots({
       client,
       slotOf: ({ sessionId }) => slotOf(sessionId),
-      add: (pipeline, beats) => pipeline.heartbeat(beats.length, ...beats.map(beat => keys.session(beat.sessionId)), beats.map(beat => formatBeatBlock(beat.position, beat.heardAt)).join('')),
+      add: (pipeline, beats) => pipeline.heartbeat(beats.length, ...beats.map(beat => keys.session(beat.sessionId)), heartbeatGapMs, beats.map(beat => formatBeatBlock(beat.position, beat.heardAt)).join('')),
       read: (reply, beats) => this.#readRenewals(reply, beats)
     })
     this.#beats = new ManySlots({
@@ -72,7 +78,7 @@ export class SessionStore {
     return ended === null ? { state: 'absent' } : { state: 'ended', ended: parseEnded(ended) }
   }
 
-  /** Never creates or revives a session: `absent` when a script has ended it, or when it never was. */
+  /** Never creates or revives a session: `absent` when a script has ended it, or when it never was. Writes nothing when it is `too-soon`. */
   async heartbeat (sessionId: string, position: number): Promise<Renewal> {
     const [renewal] = await this.heartbeats([{ sessionId, position }])
     if (renewal === undefined || renewal instanceof Error) throw renewal ?? new Error('no reply')
@@ -128,12 +134,14 @@ export class SessionStore {
     return beats.map(({ heardAt }, at): Renewal => {
       const start = at * RENEWAL.width
       if (renewals[start] === ' ') return { outcome: 'absent' }
+      const previousBeatMs = Number(renewals.slice(start + RENEWAL.beat, start + RENEWAL.width))
+      if (renewals[start] === RENEWAL.tooSoon) return { outcome: 'too-soon', waitMs: previousBeatMs + this.#heartbeatGapMs - beatMs }
       return {
         outcome: 'renewed',
         status: renewals.startsWith('paused', start) ? 'paused' : 'active',
-        seq: Number(renewals.slice(start + RENEWAL.seq, start + RENEWAL.beat)),
+        seq: Number(renewals.slice(start + RENEWAL.seq, start + RENEWAL.seqEnd)),
         beatMs,
-        previousBeatMs: Number(renewals.slice(start + RENEWAL.beat, start + RENEWAL.width)),
+        previousBeatMs,
         heardAt
       }
     })
