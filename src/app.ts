@@ -17,6 +17,7 @@ import gauges from './plugins/gauges.ts'
 import metrics from './plugins/metrics.ts'
 import overload from './plugins/overload.ts'
 import problemDetails, { clientErrorHandler, frameworkErrors } from './plugins/problem-details.ts'
+import rateLimit from './plugins/rate-limit.ts'
 import redis from './plugins/redis.ts'
 import swagger from './plugins/swagger.ts'
 import sweep from './plugins/sweep.ts'
@@ -101,6 +102,7 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
   await fastify.register(swagger, { version })
 
   await fastify.register(redis, { config, connect })
+  await fastify.register(rateLimit, { ...config.rateLimit, limited: () => { measure.limited('user') } })
   await fastify.register(sweep, { sweepMs })
   await fastify.register(upstream, { identityUrl, contentUrl, deadlineMs: config.upstream.deadlineMs })
 

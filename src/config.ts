@@ -28,6 +28,8 @@ export interface Config {
   idempotencySecret: string
   auth: AuthConfig
   session: { limit: number, timeoutMs: number, heartbeatMs: number, heartbeatGapMs: number, ttlMs: number, endedTtlMs: number, sweepMs: number }
+  /** Requests of one user; 0: no limit. */
+  rateLimit: { perMinute: number }
   event: { sink: EventSinkConfig, heartbeats: Settings['HEARTBEAT_EVENTS'], outboxBytes: number }
   /** `undefined`: off. */
   tracing: { endpoint: string, serviceName: string, ratio: number } | undefined
@@ -160,6 +162,7 @@ function build (settings: Settings, problems: string[]): Config {
       endedTtlMs: settings.ENDED_TTL,
       sweepMs: settings.SWEEP_INTERVAL
     },
+    rateLimit: { perMinute: settings.USER_RATE_LIMIT },
     event: { sink: eventSink(settings, problems), heartbeats: settings.HEARTBEAT_EVENTS, outboxBytes: settings.OUTBOX_BYTES },
     tracing: settings.OTEL_EXPORTER_OTLP_ENDPOINT === undefined
       ? undefined

@@ -22,6 +22,7 @@ export const PROBLEMS = {
   'uri-too-long': { status: 414, title: 'The request target is too long' },
   'unsupported-media-type': { status: 415, title: 'The content type is not supported' },
   'idempotency-key-reused': { status: 422, title: 'The Idempotency-Key belongs to another request' },
+  'rate-limited': { status: 429, title: 'The user asks too often' },
   'too-many-heartbeats': { status: 429, title: 'The session lives; the heartbeat came too soon after the one before' },
   'headers-too-large': { status: 431, title: 'The request headers are too large' },
   'internal-error': { status: 500, title: 'Internal error' },

@@ -64,6 +64,7 @@ export const SettingsSchema = Type.Object({
   HEARTBEAT_MIN_GAP: optionalGap('A heartbeat sooner after the last one of its session is 429; 0: none is. Default: 1s, or half of `HEARTBEAT_INTERVAL` where that is shorter.'),
   SESSION_TTL: duration('24h', 'Safety TTL of session keys; at least 10 T.'),
   ENDED_TTL: duration('1h', 'How long an ended session is remembered; at least `JWT_EXPIRATION`.'),
+  USER_RATE_LIMIT: Type.Integer({ default: '120', minimum: 0, maximum: 60_000, description: 'Requests of one user per minute, and as many at once; more are 429. Endings and heartbeats do not count. 0: no limit.' }),
   SWEEP_INTERVAL: duration('5s', 'How often silent sessions and left-over events are looked for.'),
 
   EVENT_SINK: Type.Optional(choice(['kafka', 'log'], 'Where playback events go; `log`: one line each on standard output. Default: `kafka` when `KAFKA_BROKERS` is set, else `log`.')),

@@ -15,6 +15,7 @@ export const keys = {
   due: (tag: string) => `due:{${tag}}`,
   outbox: (tag: string) => `outbox:{${tag}}`,
   lost: (tag: string) => `lost:{${tag}}`,
+  rate: (userId: string) => `rate:{${userId}}`,
   pulse: (tag: string) => `pulse:{${tag}}`
 } as const
 

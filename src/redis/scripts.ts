@@ -15,6 +15,7 @@ export const SCRIPTS = {
   reapSession: { file: 'reap-session.lua', numberOfKeys: 6 },
   acknowledgeEvents: { file: 'acknowledge-events.lua', numberOfKeys: undefined },
   trimOutbox: { file: 'trim-outbox.lua', numberOfKeys: 2 },
+  rateLimit: { file: 'rate-limit.lua', numberOfKeys: undefined },
   pulse: { file: 'pulse.lua', numberOfKeys: 1 }
 } as const satisfies Record<string, { file: string, numberOfKeys: number | undefined }>
 
@@ -41,6 +42,7 @@ declare module 'ioredis' {
     Result<[code: number, nowMs: number, entryId: string, ended: string], Context>
     acknowledgeEvents (numberOfKeys: number, ...outboxesAndEntries: Arg[]): Result<[removed: number], Context>
     trimOutbox (outbox: Key, lost: Key, events: number): Result<[removed: number, lost: number], Context>
+    rateLimit (numberOfKeys: number, ...usersAndPerMinute: Arg[]): Result<[nowMs: number, waitsMs: string], Context>
     pulse (pulse: Key, maxGapMs: number, graceMs: number, sweepMs: number, ttlMs: number, sweep: '0' | '1'):
     Result<[nowMs: number, graceUntilMs: number, mine: number], Context>
   }

@@ -13,8 +13,9 @@ const concurrencyRoutes: FastifyPluginAsyncTypebox = async function (fastify) {
   const { lifecycle } = fastify
   fastify.addHook('onRequest', fastify.auth.user)
 
-  function requireUser ({ principal }: FastifyRequest, userId: string): void {
+  async function requireUser ({ principal }: FastifyRequest, userId: string): Promise<void> {
     if (principal === null || !mayActFor(principal, userId)) throw new ProblemError('forbidden', 'The credential is for another user.')
+    await fastify.countRequest(userId)
   }
 
   fastify.get('/:user_id', {
@@ -24,10 +25,10 @@ const concurrencyRoutes: FastifyPluginAsyncTypebox = async function (fastify) {
       summary: 'Slots of a user and who holds them',
       security: [...USER_SECURITY, {}],
       params: ParamsSchema,
-      response: responses({ 200: ref(UserConcurrencySchema) }, 400, 401, 403)
+      response: responses({ 200: ref(UserConcurrencySchema) }, 400, 401, 403, 429)
     }
   }, async request => {
-    requireUser(request, request.params.user_id)
+    await requireUser(request, request.params.user_id)
     return await lifecycle.concurrency(request.params.user_id)
   })
 
@@ -38,11 +39,11 @@ const concurrencyRoutes: FastifyPluginAsyncTypebox = async function (fastify) {
       summary: 'End all sessions of a user (sign out everywhere)',
       security: [...USER_SECURITY, {}],
       params: ParamsSchema,
-      response: responses({ 200: ref(EndedAllSchema) }, 400, 401, 403)
+      response: responses({ 200: ref(EndedAllSchema) }, 400, 401, 403, 429)
     },
     config: { load: 'never' }
   }, async request => {
-    requireUser(request, request.params.user_id)
+    await requireUser(request, request.params.user_id)
     return { ended: await lifecycle.endAll(request.params.user_id) }
   })
 }

@@ -25,6 +25,12 @@ const sessionRoutes: FastifyPluginAsyncTypebox = async function (fastify) {
     return await lifecycle.locate(sessionId, userId => mayActFor(principal, userId))
   }
 
+  /** Counts a request of the user whom the caller has proven to be, or to hold a token of; an admin or a gateway for nobody is not counted. */
+  async function counted ({ principal }: FastifyRequest): Promise<void> {
+    if (principal?.kind === 'session') await fastify.countRequest(principal.claims.user_id)
+    if (principal?.kind === 'user') await fastify.countRequest(principal.userId)
+  }
+
   /** Bodies of state changes are optional. */
   const defaultBody = async (request: FastifyRequest): Promise<void> => { request.body ??= {} }
 
@@ -39,8 +45,9 @@ const sessionRoutes: FastifyPluginAsyncTypebox = async function (fastify) {
         summary: 'Read a session',
         security: PLAYBACK_SECURITY,
         params: ParamsSchema,
-        response: responses({ 200: ref(SessionAnswerSchema) }, ...SESSION_STATUSES)
-      }
+        response: responses({ 200: ref(SessionAnswerSchema) }, ...SESSION_STATUSES, 429)
+      },
+      preHandler: counted
     }, async request => ({ session: await lifecycle.get(await owned(request, request.params.session_id)) }))
 
     routes.post('/:session_id/heartbeat', {
@@ -67,10 +74,11 @@ const sessionRoutes: FastifyPluginAsyncTypebox = async function (fastify) {
           security: PLAYBACK_SECURITY,
           params: ParamsSchema,
           body: ref(TransitionRequestSchema),
-          response: responses({ 200: ref(SessionAnswerSchema) }, ...SESSION_STATUSES, 409, ...BODY_STATUSES)
+          response: responses({ 200: ref(SessionAnswerSchema) }, ...SESSION_STATUSES, 409, 429, ...BODY_STATUSES)
         },
         config: { load: 'heartbeat' },
-        preValidation: defaultBody
+        preValidation: defaultBody,
+        preHandler: counted
       }, async request => ({ session: await lifecycle.changeStatus(await owned(request, request.params.session_id), status, request.body) }))
     }
 

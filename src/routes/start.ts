@@ -29,7 +29,7 @@ const startRoutes: FastifyPluginAsyncTypebox<{ region: RegionPolicy }> = async f
       response: responses({
         200: { ...ref(StartedSchema), description: 'The session this Idempotency-Key has started.' },
         201: { ...ref(StartedSchema), description: 'Started.' }
-      }, 401, 403, 409, 410, 422, ...BODY_STATUSES)
+      }, 401, 403, 409, 410, 422, 429, ...BODY_STATUSES)
     },
     config: { load: 'start' },
     // Its event tells of it; a line for each start would cost 5 % of it. What goes wrong is logged.
@@ -39,6 +39,7 @@ const startRoutes: FastifyPluginAsyncTypebox<{ region: RegionPolicy }> = async f
     if (principal === null || !mayActFor(principal, body.user_id)) {
       throw new ProblemError('forbidden', 'The credential is for another user.')
     }
+    await fastify.countRequest(body.user_id)
     const where = vouchedRegion(request, principal, body.region, region)
     const { repeated, body: started } = await fastify.starter.start(body, where, request.headers['idempotency-key'])
     reply.code(repeated ? 200 : 201).header('location', `${request.url}/${started.session.session_id}`)

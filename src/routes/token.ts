@@ -38,13 +38,15 @@ const tokenRoutes: FastifyPluginAsyncTypebox = async function (fastify) {
       description: 'Takes a token that is still valid, in the body or as `Authorization: Bearer`.',
       security: [{ playbackToken: [] }, {}],
       body: ref(RefreshRequestSchema),
-      response: responses({ 200: ref(RefreshAnswerSchema) }, 401, 404, 410, ...BODY_STATUSES)
+      response: responses({ 200: ref(RefreshAnswerSchema) }, 401, 404, 410, 429, ...BODY_STATUSES)
     },
     preValidation: async request => { request.body ??= {} }
   }, async request => {
     const token = request.body.token ?? /^bearer +(\S+)$/i.exec(request.headers.authorization ?? '')?.[1]
     if (token === undefined) throw new ProblemError('unauthorized', 'A valid playback token is required.')
-    return await lifecycle.refresh(token)
+    const claims = lifecycle.claimsOf(token)
+    await fastify.countRequest(claims.user_id)
+    return await lifecycle.refresh(claims)
   })
 }
 

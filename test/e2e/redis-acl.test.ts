@@ -18,7 +18,7 @@ const OWN = USERS.trim().split('\n').filter(line => line.includes(' on ')).map(l
 const LOCKED = `${USERS.split('\n').filter(line => !line.includes(' on ')).join('\n')}${OWN}\n${ADMIN}\n`
 const OPEN = `user default on nopass allkeys allchannels +@all\n${OWN}\n`
 const CLUSTER_ONLY = ['cluster|slots', 'cluster|info', 'asking']
-const QUICK = { SESSION_TIMEOUT: '4s', HEARTBEAT_INTERVAL: '2s', SWEEP_INTERVAL: '300ms', UPSTREAM_DEADLINE: '10s' }
+const QUICK = { SESSION_TIMEOUT: '4s', HEARTBEAT_INTERVAL: '2s', SWEEP_INTERVAL: '300ms', UPSTREAM_DEADLINE: '10s', USER_RATE_LIMIT: '60000' }
 
 interface Answer { status: number, body: { code?: string, reason?: string, valid?: boolean, results?: Array<{ status: number }>, session?: { session_id: string, status: string }, playback_token?: string } }
 

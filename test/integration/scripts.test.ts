@@ -204,6 +204,36 @@ t.test('scripts on a cluster-enabled server, with undeclared keys refused', { sk
     t.equal(grace, now + T)
   })
 
+  t.test('a user has his burst at once and then one request per interval, by the clock of Redis', async t => {
+    const user = `rated-${users++}`
+    const take = async (perMinute: number, ...names: string[]): Promise<number[]> =>
+      ((await redis.rateLimit(names.length, ...names.map(keys.rate), perMinute))[1].match(/.{5}/g) ?? []).map(Number)
+    for (const perMinute of [1, 7, 120, 60_000]) {
+      const own = `${user}-${perMinute}`
+      const names = Array.from({ length: Math.min(perMinute, 1_000) + 1 }, () => own)
+      const waits = await take(perMinute, ...names)
+      const passed = waits.filter(wait => wait === 0).length
+      t.equal(passed, Math.min(perMinute, 1_001), `${perMinute} a minute: as many at once, in one call`)
+      if (perMinute < 1_000) t.equal(waits.at(-1), Math.ceil(Math.floor(60_000_000 / perMinute) / 1_000), 'and then a wait of one interval')
+      const ttl = await redis.pttl(keys.rate(own))
+      t.ok(ttl > 0 && ttl <= 60_000, `the key goes by itself, in ${ttl} ms`)
+    }
+    const [seconds, micros] = (await redis.time()).map(Number) as [number, number]
+    const put = async (aheadUs: number): Promise<unknown> => await redis.set(keys.rate(user), String(seconds * 1e6 + micros + aheadUs))
+    await put(90e6)
+    const [clamped = 0] = await take(2, user)
+    t.ok(clamped > 29_000 && clamped <= 30_000, `whoever is further ahead than a burst waits one interval: ${clamped} ms`)
+    await put(40e6)
+    const before = await redis.get(keys.rate(user))
+    const [wait = 0] = await take(2, user)
+    t.ok(wait > 9_000 && wait <= 10_000, `30 s after the burst a request is to come in ${wait} ms`)
+    t.equal(await redis.get(keys.rate(user)), before, 'a refused one takes nothing')
+    await put(30e6)
+    t.same((await take(2, user, user)).map(Boolean), [false, true], 'one interval later there is one, and no more')
+    await put(-1e6)
+    t.same((await take(2, user, user, user)).map(Boolean), [false, false, true], 'unused requests do not pile up past the burst')
+  })
+
   t.test('acknowledged events go, and the emptied stream with them', async t => {
     const { tag, create } = room(3)
     const { reply } = await create('probe')

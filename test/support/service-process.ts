@@ -17,7 +17,7 @@ export interface ServiceProcess {
 const SERVER = new URL('../../dist/server.js', import.meta.url)
 
 /** Tests beat and start faster than any player: the rate limits are off unless a test sets them. */
-export const UNLIMITED = { HEARTBEAT_MIN_GAP: '0' }
+export const UNLIMITED = { HEARTBEAT_MIN_GAP: '0', USER_RATE_LIMIT: '0' }
 
 /** The built service as a process of its own, on a free port. `env` is all the environment it has beside PATH. `preload`: a module loaded before it. */
 export async function startService (env: Record<string, string>, { preload }: { preload?: URL } = {}): Promise<ServiceProcess> {

@@ -39,6 +39,7 @@ t.test('nothing set gives the stated defaults', async t => {
   t.equal(config.production, false)
   t.same(config.http, { host: '0.0.0.0', port: 8080, workers: 1, trustProxy: [], shutdownDelayMs: 1_000, corsOrigins: [] })
   t.same(config.session, { limit: 3, timeoutMs: 90_000, heartbeatMs: 30_000, heartbeatGapMs: 1_000, ttlMs: 86_400_000, endedTtlMs: 3_600_000, sweepMs: 5_000 })
+  t.same(config.rateLimit, { perMinute: 120 })
   t.same(config.redis, { target: undefined, commandTimeoutMs: 500 })
   t.same(config.upstream, { identityUrl: undefined, contentUrl: undefined, deadlineMs: 300, freshMs: 60_000, staleMs: 600_000, defaultRegion: 'US' })
   t.same(config.auth, { mode: 'none' })

@@ -5,8 +5,8 @@ import { formatBeatBlock, formatRecord, LAYOUT, parseRecord } from '../../src/re
 import { readScript, SCRIPTS, type ScriptName } from '../../src/redis/scripts.ts'
 
 t.test('keys are the documented ones, braces and all', async t => {
-  t.same([keys.session('s'), keys.ended('s'), keys.concurrency('u'), keys.userSessions('u'), keys.due('t'), keys.outbox('t'), keys.lost('t')],
-    ['session:{s}', 'ended:{s}', 'concurrency:{u}', 'user:{u}:sessions', 'due:{t}', 'outbox:{t}', 'lost:{t}'])
+  t.same([keys.session('s'), keys.ended('s'), keys.concurrency('u'), keys.userSessions('u'), keys.due('t'), keys.outbox('t'), keys.lost('t'), keys.rate('u')],
+    ['session:{s}', 'ended:{s}', 'concurrency:{u}', 'user:{u}:sessions', 'due:{t}', 'outbox:{t}', 'lost:{t}', 'rate:{u}'])
   t.equal(slotOf('123456789'), 0x31C3 % SLOTS, 'the check value of the cluster specification')
 })
 

@@ -180,13 +180,18 @@ export class Lifecycle {
     return verdicts
   }
 
-  /** A new token for a live session, for the holder of a valid one. @throws ProblemError 401, 404, 410. */
-  async refresh (token: string): Promise<{ playback_token: string, token_expires_at: string }> {
+  /** What a valid playback token says. @throws ProblemError 401. */
+  claimsOf (token: string): PlaybackClaims {
+    const verdict = this.#parts.tokens.verify(token, this.#parts.clock.nowMs())
+    if (!verdict.valid) throw new ProblemError('unauthorized', 'A valid playback token is required.')
+    return verdict.claims
+  }
+
+  /** A new token for a live session, for the holder of a valid one. @throws ProblemError 404, 410. */
+  async refresh (claims: PlaybackClaims): Promise<{ playback_token: string, token_expires_at: string }> {
     const { tokens, clock, sessions } = this.#parts
     const nowMs = clock.nowMs()
-    const verdict = tokens.verify(token, nowMs)
-    if (!verdict.valid) throw new ProblemError('unauthorized', 'A valid playback token is required.')
-    const view = await sessions.read(verdict.claims.session_id)
+    const view = await sessions.read(claims.session_id)
     if (view.state !== 'live') throw view.state === 'ended' ? endedProblem(view.ended) : notFoundProblem()
     const issued = tokens.issue(view.session, nowMs)
     return { playback_token: issued.token, token_expires_at: new Date(issued.expiresAtMs).toISOString() }
