@@ -158,7 +158,7 @@ t.test('the service does all of its work with the rights of deploy/redis/users.a
     t.match(await call(reader.url, 'GET', '/concurrency/user-far'), { status: 200 })
     t.match(await call(reader.url, 'POST', '/token/validate', undefined, { token: body.playback_token }), { status: 200, body: { valid: true } })
     const watching = connect(t, follower)
-    t.ok((await commandsOf(watching)).includes('evalsha'), 'it reads from its own Redis')
+    t.ok((await commandsOf(watching)).includes('smembers'), 'it reads from its own Redis')
     t.same(await watching.acl('LOG'), [], 'nothing was refused')
   })
   t.same(await admin.acl('LOG'), [], 'nothing was refused')
