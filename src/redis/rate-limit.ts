@@ -1,7 +1,7 @@
 import type { RedisClock } from './clock.ts'
 import { keys, slotOf } from './keys.ts'
 import type { RedisClient } from './scripts.ts'
-import { TickBatch } from './tick-batch.ts'
+import { ManySlots } from './many-slots.ts'
 
 export interface UserRateLimitOptions {
   client: RedisClient
@@ -14,10 +14,10 @@ const WAIT_WIDTH = 5
 
 /** How often a user may ask, counted in Redis for all instances together (`lua/rate-limit.lua`). The requests of a tick share a call. */
 export class UserRateLimit {
-  readonly #waits: TickBatch<string, number>
+  readonly #waits: ManySlots<string, number>
 
   constructor ({ client, clock, perMinute }: UserRateLimitOptions) {
-    this.#waits = new TickBatch({
+    this.#waits = new ManySlots({
       client,
       slotOf,
       add: (pipeline, userIds) => pipeline.rateLimit(userIds.length, ...userIds.map(keys.rate), perMinute),
