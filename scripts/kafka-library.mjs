@@ -2,7 +2,7 @@
 // Needs Java 17 and Maven. The demo, the tests and CI run a real broker from it.
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { homedir, tmpdir } from 'node:os'
+import { homedir } from 'node:os'
 import { join } from 'node:path'
 
 export const KAFKA_VERSION = '4.4.0'
@@ -19,14 +19,15 @@ export function kafkaLibrary () {
   const folder = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'viewing-service', `kafka-${KAFKA_VERSION}`)
   if (existsSync(folder)) return folder
   if (!has('mvn')) return undefined
-  const build = mkdtempSync(join(tmpdir(), 'viewing-kafka-'))
+  mkdirSync(join(folder, '..'), { recursive: true })
+  // Beside its place: what is renamed cannot change the file system, and /tmp often is one of its own.
+  const build = mkdtempSync(`${folder}-`)
   try {
     writeFileSync(join(build, 'pom.xml'), POM)
     const { status, stdout } = spawnSync('mvn', [
       '-q', '-B', 'org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies', '-DincludeScope=runtime', `-DoutputDirectory=${join(build, 'lib')}`
     ], { cwd: build, encoding: 'utf8' })
     if (status !== 0) throw new Error(`Maven could not fetch Kafka: ${stdout}`)
-    mkdirSync(join(folder, '..'), { recursive: true })
     renameSync(join(build, 'lib'), folder)
   } catch (error) {
     // Another process may have been faster; its folder is as good.
