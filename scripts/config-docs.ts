@@ -1,13 +1,16 @@
 /**
- * Writes `.env.example` and the configuration table of README.md from the settings' schema (`--write`), or says what differs from it (`--check`).
+ * Writes `.env.example`, the configuration table of README.md and the variables in the chart's values.schema.json from the settings' schema
+ * (`--write`), or says what differs from it (`--check`).
  * The table stands between the markers; the rest of README.md is left alone. Exit code 1: a difference, or no place for the table.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import type { TSchema } from '@sinclair/typebox'
 import { SettingsSchema } from '../src/config/settings.ts'
+import { withSettings } from './values-schema.ts'
 
 const ENV_EXAMPLE = new URL('../.env.example', import.meta.url)
 const README = new URL('../README.md', import.meta.url)
+const VALUES_SCHEMA = new URL('../helm/viewing-service/values.schema.json', import.meta.url)
 const BEGIN = '<!-- config:begin -->'
 const END = '<!-- config:end -->'
 const COMMENT_WIDTH = 100
@@ -91,7 +94,8 @@ if (mode !== '--write' && mode !== '--check') {
   const readme = readmeWithTable()
   const fine = [
     settle(ENV_EXAMPLE, '.env.example', envExample(), write),
-    'missing' in readme ? (console.error(readme.missing), false) : settle(README, 'README.md', readme.text, write)
+    'missing' in readme ? (console.error(readme.missing), false) : settle(README, 'README.md', readme.text, write),
+    settle(VALUES_SCHEMA, 'helm/viewing-service/values.schema.json', withSettings(readFileSync(VALUES_SCHEMA, 'utf8')), write)
   ]
   if (fine.includes(false)) process.exitCode = 1
 }
