@@ -1,6 +1,7 @@
 import { readFile, rename, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Kafka, logLevel } from 'kafkajs'
 import type { PlaybackEvent } from '../../src/schemas.ts'
 import { Engagement, type Snapshot } from './engagement.ts'
@@ -12,6 +13,7 @@ import { Engagement, type Snapshot } from './engagement.ts'
  */
 const { KAFKA_BROKERS, KAFKA_TOPIC = 'playback.events', STATE_FILE = 'engagement-state.json', PORT = '8090', TABLE = 'on', OTEL_EXPORTER_OTLP_ENDPOINT } = process.env
 const SAVE_MS = 1_000
+const LEAVE_MS = 3_000
 
 interface Saved { offsets: Record<string, string>, engagement: Snapshot }
 const saved: Saved | undefined = await readFile(STATE_FILE, 'utf8').then(text => JSON.parse(text), () => undefined)
@@ -85,9 +87,10 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     clearInterval(timer)
     server.close()
     server.closeAllConnections()
-    stop().then(async () => { await Promise.all([saving.then(save), tracing?.close()]) }).catch((error: unknown) => {
+    // Without Kafka there is nobody to take leave of.
+    Promise.race([stop(), sleep(LEAVE_MS)]).then(async () => { await Promise.all([saving.then(save), tracing?.close()]) }).catch((error: unknown) => {
       process.stderr.write(`${String(error)}\n`)
       process.exitCode = 1
-    })
+    }).finally(() => { process.exit() })
   })
 }
