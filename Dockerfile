@@ -9,7 +9,7 @@ WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 RUN --mount=type=cache,target=/root/.npm,sharing=locked \
     --mount=type=secret,id=npmrc,target=/root/.npmrc \
-    npm ci --omit=optional
+    npm ci --prefer-offline --omit=optional
 COPY tsconfig.json tsconfig.build.json ./
 COPY src ./src
 RUN npm run build
@@ -17,18 +17,20 @@ RUN npm run build
 FROM ${BASE} AS dependencies
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
-# The optional packages are copies of Node, which the base already has. The bill of materials is read from the lock (npm calls left-out
-# development packages missing), and without peer ranges: what is installed belongs in it, whoever finds it too new.
+# The optional packages are copies of Node, which the base already has. The bill of materials is that of what is installed: npm must not miss what was
+# left out, nor weigh peer ranges; its own --omit leaves out too much, all that development packages use as well.
 RUN --mount=type=cache,target=/root/.npm,sharing=locked \
     --mount=type=secret,id=npmrc,target=/root/.npmrc \
-    npm ci --omit=dev --omit=optional \
- && npm sbom --package-lock-only --legacy-peer-deps --sbom-format cyclonedx --omit dev --omit optional > sbom.cdx.json
+    npm ci --prefer-offline --omit=dev --omit=optional \
+ && npm pkg delete devDependencies optionalDependencies \
+ && npm sbom --legacy-peer-deps --sbom-format cyclonedx > sbom.cdx.json
 
 # `docker build --target sbom --output . .` writes the bill of materials without the image.
 FROM scratch AS sbom
 COPY --from=dependencies /app/sbom.cdx.json /
 
 FROM ${BASE} AS runtime
+ARG BASE
 ARG VERSION=0.0.0
 ARG REVISION=unknown
 ARG CREATED=1970-01-01T00:00:00Z
@@ -37,7 +39,8 @@ LABEL org.opencontainers.image.title="viewing-service" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.created="${CREATED}"
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.base.name="${BASE}"
 # Nothing installs packages here any more: npm would only be something to attack and to patch.
 RUN rm -rf /usr/local/lib/node_modules /usr/local/bin/npm /usr/local/bin/npx /opt/yarn-* /usr/local/bin/yarn /usr/local/bin/yarnpkg
 WORKDIR /app
@@ -53,5 +56,6 @@ USER 10001:10001
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
   CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.PORT || 8080}/health/live`).then(answer => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]
-# No shell in between: SIGTERM reaches the service, which drains. It writes no file, so the root may be read-only.
+# The base's entry point is a shell script. Without it SIGTERM reaches the service, which drains. It writes no file, so the root may be read-only.
+ENTRYPOINT []
 CMD ["node", "--enable-source-maps", "dist/server.js"]
