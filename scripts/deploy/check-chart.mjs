@@ -22,7 +22,7 @@ process.on('exit', () => { rmSync(work, { recursive: true, force: true }) })
 
 const run = (...args) => spawnSync(helm, args, { encoding: 'utf8', maxBuffer: 2 ** 26 })
 function render (...args) {
-  const { status, stdout, stderr } = run('template', 'release', CHART, '--namespace', 'playback', ...args)
+  const { status, stdout, stderr } = run('template', 'release', CHART, '--namespace', 'playback', '--kube-version', KUBERNETES.at(-1), ...args)
   if (status !== 0) throw new Error(`helm template ${args.join(' ')}: ${stderr}`)
   return parseAllDocuments(stdout).map(document => document.toJS()).filter(object => object !== null)
 }
@@ -91,6 +91,8 @@ function checkRefusals () {
     [['config.SESION_TIMEOUT=9s'], 'SESION_TIMEOUT'],
     [['config.SESSION_TIMEOUT=soon'], 'SESSION_TIMEOUT'],
     [['config.JWT_SECRET=abc'], 'JWT_SECRET'],
+    [['config.KAFKA_SASL_PASSWORD=abc'], 'KAFKA_SASL_PASSWORD'],
+    [['config.REDIS_URL=redis://:pass@redis'], 'REDIS_URL'],
     [['secret.values.JWT_SECRT=abc'], 'JWT_SECRT'],
     [['config.AUTH_MODE=none'], 'AUTH_MODE'],
     [['config.AUTH_MODE=jwt'], 'AUTH_ISSUER'],
@@ -112,9 +114,11 @@ function checkRefusals () {
     [['probes.readiness.path=/metrics'], 'path']
   ]
   for (const [sets, named] of cases) {
-    const { status, stderr } = run('template', 'release', CHART, ...sets.flatMap(set => ['--set', set]))
+    const { status, stderr } = run('template', 'release', CHART, '--kube-version', KUBERNETES.at(-1), ...sets.flatMap(set => ['--set', set]))
     check(status !== 0 && stderr.includes(named), `${sets.join(', ')}: ${status === 0 ? 'is rendered' : `refused without naming ${named}: ${stderr}`}`)
   }
+  const old = run('template', 'release', CHART, '--kube-version', '1.29')
+  check(old.status !== 0 && old.stderr.includes('kubeVersion'), `Kubernetes 1.29 is taken: ${old.stderr}`)
 }
 
 /** Effects of single values. */
@@ -137,7 +141,7 @@ function checkOptions () {
 const files = ['values.yaml', 'values-prod.yaml', ...readdirSync(`${CHART}/ci`).sort().map(name => `ci/${name}`)]
 const customKinds = new Set()
 for (const file of files) {
-  const lint = run('lint', '--strict', '-f', `${CHART}/${file}`, CHART)
+  const lint = run('lint', '--strict', '--kube-version', KUBERNETES.at(-1), '-f', `${CHART}/${file}`, CHART)
   check(lint.status === 0, `${file}: helm lint --strict: ${lint.stdout}${lint.stderr}`)
   const objects = render('-f', `${CHART}/${file}`)
   checkObjects(file, objects)
