@@ -41,7 +41,8 @@ const SLOTS_AT_ONCE = 512
 /** Lifecycle events on their way to the sink; beyond this they stay in the outbox for the sweep, so memory stays bounded. */
 const MAX_IN_FLIGHT = 50_000
 const MAX_HEARTBEATS = 50_000
-const HEARTBEAT_FLUSH_MS = 100
+/** Short, so that events die young: what lives for two collections of the young is moved, and waits for a major one. */
+const HEARTBEAT_FLUSH_MS = 20
 /** Removals are gathered for this long: nobody waits for them, and one call for many costs a fifth. */
 const ACKNOWLEDGE_MS = 10
 const DRAIN_MS = 5_000

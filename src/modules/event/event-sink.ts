@@ -23,6 +23,9 @@ const HEADS: Record<LineFormat, (atMs: number, type: string) => string> = {
   ecs: (atMs, type) => `{"log.level":"info","@timestamp":"${new Date(atMs).toISOString()}","ecs.version":"8.10.0","service.name":"viewing-service","stream":"event","message":"LOG ${type}"`
 }
 
+/** Lines in one write, about 16 KB. A megabyte at once left holes in the memory of the process that it never gave back (75 MB). */
+const AT_ONCE = 32
+
 /**
  * The sink without a broker: one JSON line per event on a stream of its own. They are the only lines of the service that
  * hold user and device ids; `stream: event` tells them apart.
@@ -38,8 +41,10 @@ export class LogSink implements EventSink {
 
   async send (events: readonly PlaybackEvent[]): Promise<void> {
     const time = Date.now()
-    // The event alone goes through JSON.stringify: as a member of the line it would cost three times as much.
-    this.#write(events.map(event => `${this.#head(time, event.event_type)},"event":${JSON.stringify(event)}}\n`).join(''))
+    for (let start = 0; start < events.length; start += AT_ONCE) {
+      // The event alone goes through JSON.stringify: as a member of the line it would cost three times as much.
+      this.#write(events.slice(start, start + AT_ONCE).map(event => `${this.#head(time, event.event_type)},"event":${JSON.stringify(event)}}\n`).join(''))
+    }
   }
 
   ready (): boolean {

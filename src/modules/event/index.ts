@@ -1,7 +1,6 @@
 import fp from 'fastify-plugin'
 import type { EventSinkConfig } from '../../config.ts'
 import { EventRelay, type HeartbeatSampling, type RelayObserver } from './event-relay.ts'
-import { KafkaSink } from './kafka-sink.ts'
 import { OutboxCapacity, type OutboxLevel } from './outbox-capacity.ts'
 import { type EventSink, type LineFormat, LogSink, type WriteLines } from './event-sink.ts'
 
@@ -29,7 +28,8 @@ export default fp<EventOptions>(async function event (fastify, { sink: to, heart
   const { client, clock } = fastify.store
   const sink: EventSink = to.kind === 'log'
     ? new LogSink(writeLines, lines)
-    : new KafkaSink({
+    // Loaded only where it is used: it is 5 MB.
+    : new (await import('./kafka-sink.ts')).KafkaSink({
       ...to,
       clientId: 'viewing-service',
       log: {
