@@ -68,9 +68,9 @@ export const DEPENDENCIES: Scenario[] = [
     async play (trial) {
       const { world } = trial
       await trial.ordinary(5)
-      const cluster = await startRedisCluster(requireRedis().program, { masters: 17 })
+      const cluster = await startRedisCluster(requireRedis().program, { masters: 21 })
       try {
-        await trial.fault('the Redis is a cluster of 17 masters with replicas', async () => {
+        await trial.fault('the Redis is a cluster of 21 masters with replicas', async () => {
           await world.kill(0)
           await world.start(0, { REDIS_URL: '', REDIS_CLUSTER: cluster.nodes })
         })

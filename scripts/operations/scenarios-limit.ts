@@ -22,7 +22,7 @@ export const LIMIT: Scenario[] = [
     alerts: ['ViewingConcurrencyRefusalsMissing'],
     async play (trial) {
       const { world } = trial
-      Object.assign(world.traffic.habits, { startsPerSecond: 15, atLimit: 0.2, beats: 1 })
+      Object.assign(world.traffic.habits, { startsPerSecond: 15, atLimit: 0.1, beats: 1 })
       await trial.ordinary(60)
       await trial.fault('the plans of all users suddenly name 100 streams', () => { world.services.manners.identity.maxStreams = 100 })
       await trial.fires()
