@@ -87,17 +87,18 @@ export const AVAILABILITY: Scenario[] = [
     world: { env: { REDIS_COMMAND_TIMEOUT: '10s' } },
     async play (trial) {
       const { world } = trial
-      world.traffic.habits.beats = 20
+      // What has come meanwhile then fills the short time it runs: few and long turns of its event loop.
+      Object.assign(world.traffic.habits, { startsPerSecond: 40, beats: 20 })
       await trial.ordinary(15)
       const victim = world.instances[0]?.process
       const mended = new AbortController()
-      await trial.fault('the instance gets the processor for 0.4 s in each 3 s (SIGSTOP, SIGCONT)', () => {
+      await trial.fault('the instance gets the processor for 0.2 s in each 3 s (SIGSTOP, SIGCONT)', () => {
         const starve = async (): Promise<void> => {
           while (!mended.signal.aborted) {
             victim?.signal('SIGSTOP')
-            await sleep(2_600)
+            await sleep(2_800)
             victim?.signal('SIGCONT')
-            await sleep(400)
+            await sleep(200)
           }
         }
         starve().catch(() => { mended.abort() })

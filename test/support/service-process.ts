@@ -40,6 +40,8 @@ export async function startProgram (program: URL, env: Record<string, string>, p
   const url = await new Promise<string>((resolve, reject) => {
     createInterface({ input: child.stdout }).on('line', text => {
       if (!text.startsWith('{')) return
+      // SIGKILL may cut its last line.
+      if (child.killed && !text.endsWith('}')) return
       const line: Record<string, unknown> = JSON.parse(text)
       lines.push(line)
       if (line.msg === 'listening' && typeof line.address === 'string') resolve(line.address)
