@@ -48,7 +48,7 @@ for (const scenario of all.filter(({ alerts }) => alerts.some(alert => wanted.te
 }
 const seconds = (ms: number): string => `${(ms / 1_000).toFixed(1)} s`
 process.stdout.write('\n| alert | fault | fired after | action | ended after | fired too |\n|---|---|---|---|---|---|\n')
-for (const { alert, fault, firedMs, action, resolvedMs, also } of rows) process.stdout.write(`| ${alert} | ${fault} | ${seconds(firedMs)} | ${action} | ${seconds(resolvedMs)} | ${also.join(', ')} |\n`)
+for (const { alert, fault, firedMs, action, resolvedMs, also } of rows) process.stdout.write(`| ${alert} | ${fault} | ${seconds(firedMs)} | ${action} | ${resolvedMs < 0 ? 'before the action' : seconds(resolvedMs)} | ${also.join(', ')} |\n`)
 const untried = names.filter(name => !all.some(({ alerts }) => alerts.includes(name)))
 if (untried.length > 0) process.stdout.write(`without a trial: ${untried.join(', ')}\n`)
 process.stdout.write(`${rows.length} passed, ${failed.length} failed\n`)

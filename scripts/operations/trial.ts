@@ -70,7 +70,9 @@ export class Trial {
   async ends (...alerts: string[]): Promise<void> {
     for (const alert of alerts.length === 0 ? this.#alerts : alerts) {
       await waitFor(`${alert} to end`, () => !this.#firing.has(alert), WITHIN_MS)
-      process.stdout.write(`    ${alert} has ended after ${seconds(this.#resolved.get(alert), this.#action.atMs)} s\n`)
+      // One that ended by itself before says nothing about the action: the table shows it.
+      const early = (this.#resolved.get(alert) ?? 0) < this.#action.atMs
+      process.stdout.write(early ? `    ${alert} had ended before the action\n` : `    ${alert} has ended after ${seconds(this.#resolved.get(alert), this.#action.atMs)} s\n`)
     }
   }
 
