@@ -1,6 +1,6 @@
 import { createHmac, generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
 import { once } from 'node:events'
-import { createServer, type Server } from 'node:http'
+import { createServer, type Server, type ServerResponse } from 'node:http'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import { JwksKeys } from '../../src/plugins/auth/jwks-keys.ts'
@@ -95,7 +95,8 @@ t.test('access tokens by key pairs, and every published advisory of the verifyin
 t.test('keys rotate, and an outage of their endpoint interrupts nobody', async t => {
   let now = 0
   const jwks = await startJwks(t)
-  const keys = new JwksKeys(jwks.url, () => now)
+  const reports: boolean[] = []
+  const keys = new JwksKeys(jwks.url, away => { reports.push(away) }, () => now)
   const put = (...shown: Pair[]): void => { jwks.answer.body = JSON.stringify({ keys: shown.map(jwkOf) }) }
   put(rsa)
   t.match(await keys.find('rsa'), { alg: 'RS256' })
@@ -110,6 +111,13 @@ t.test('keys rotate, and an outage of their endpoint interrupts nobody', async t
   t.ok(await keys.find('rsa'), 'the answer is not kept waiting for the refresh')
   while (await keys.find('rsa') !== undefined) await new Promise(resolve => setTimeout(resolve, 5))
   t.pass('a withdrawn key is forgotten')
+  put(rsa, ec)
+  now += 10_001
+  t.ok(await keys.find('rsa'))
+  put(ec)
+  now += 1_201_000
+  t.equal(await keys.find('rsa'), undefined, 'after a time without requests a withdrawn key is not believed once more')
+  t.same(reports, [], 'nothing was wrong so far')
 
   for (const [name, answer] of Object.entries({
     'an error': { status: 500, body: '' },
@@ -124,7 +132,7 @@ t.test('keys rotate, and an outage of their endpoint interrupts nobody', async t
     const before = jwks.calls()
     Object.assign(jwks.answer, answer)
     now += 601_000
-    t.equal(await keys.find('rsa'), undefined, `${name}: nothing new is believed`)
+    await t.rejects(keys.find('rsa'), { code: 'credential-unverifiable' }, `${name}: nothing new is believed, and nobody is blamed for it`)
     t.equal(jwks.calls(), before + 1, `${name}: the endpoint was asked`)
     t.ok(await keys.find('ec'), `${name}: the known key goes on`)
   }
@@ -134,6 +142,58 @@ t.test('keys rotate, and an outage of their endpoint interrupts nobody', async t
   Object.assign(jwks.answer, { status: 200 })
   put(ec)
   t.ok(await keys.find('ec'), 'the endpoint is back')
+  t.equal(await keys.find('rsa'), undefined, 'and an unknown key is unknown again')
+  t.same(reports, [true, false], 'told once each')
+})
+
+t.test('a key endpoint that hangs, drips, floods or breaks costs one attempt, and known keys go on', async t => {
+  let now = 0
+  let asked = 0
+  let sent = 0
+  let act: (response: ServerResponse) => void = response => { response.end(JSON.stringify({ keys: [jwkOf(ec)] })) }
+  const server = createServer((_request, response) => { asked++; act(response) }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => { server.close(); server.closeAllConnections() })
+  const keys = new JwksKeys(`http://127.0.0.1:${Object(server.address()).port}/keys`, undefined, () => now)
+  t.ok(await keys.find('ec'))
+  const flood = (response: ServerResponse): void => {
+    while (!response.destroyed && sent < 64 * 2 ** 20) {
+      sent += 65_536
+      if (response.write(' '.repeat(65_536))) continue
+      response.once('drain', () => { flood(response) })
+      return
+    }
+    response.end()
+  }
+  const faults: Record<string, (response: ServerResponse) => void> = {
+    'never answers': () => {},
+    'stops in the middle': response => { response.write('{"keys":[') },
+    'drips for ever': response => {
+      const timer = setInterval(() => { response.write(' ') }, 20)
+      response.once('close', () => { clearInterval(timer) })
+    },
+    'hangs after an error': response => { response.writeHead(500).write('x') },
+    floods: flood,
+    'breaks off': response => { response.destroy() },
+    'is another page': response => { response.setHeader('content-type', 'text/html').end('<!doctype html>') },
+    'sends a number': response => { response.end('1') },
+    'sends null keys': response => { response.end('{"keys":[null,1,{"kty":"RSA"},{"kty":"EC","crv":"P-256","kid":"x","x":"!","y":""}]}') }
+  }
+  for (const [name, fault] of Object.entries(faults)) {
+    act = fault
+    now += 601_000
+    const before = asked
+    const answers = await Promise.allSettled([...Array.from({ length: 50 }, async (_, at) => await keys.find(`forged-${at}`)), keys.find('ec')])
+    t.equal(asked, before + 1, `${name}: 50 unknown ids at once ask once`)
+    t.same([...new Set(answers.slice(0, -1).map(answer => answer.status === 'rejected' && Object(answer.reason).code))], ['credential-unverifiable'], `${name}: unknown ids are 503`)
+    t.match(answers.at(-1), { status: 'fulfilled', value: { alg: 'ES256' } }, `${name}: the known one is good`)
+    await t.rejects(keys.find('forged'), { code: 'credential-unverifiable' })
+    t.equal(asked, before + 1, `${name}: not asked again within the cool-down`)
+  }
+  t.ok(sent > 0 && sent < 32 * 2 ** 20, `of 64 MiB ${sent} bytes were taken off the service's hands`)
+  act = response => { response.end(JSON.stringify({ keys: [jwkOf(ec), jwkOf(rsa)] })) }
+  now += 10_001
+  t.match(await keys.find('rsa'), { alg: 'RS256' }, 'back again, with a new key')
 })
 
 t.test('without keys the answer is 503, not 401', { skip }, async t => {
@@ -141,9 +201,10 @@ t.test('without keys the answer is 503, not 401', { skip }, async t => {
   t.teardown(async () => { await redis.close() })
   const jwks = await startJwks(t)
   jwks.answer.status = 500
-  const { app } = await buildTestApp(t, redis.url, { AUTH_MODE: 'jwt', AUTH_JWKS_URL: jwks.url, AUTH_ISSUER: 'platform', AUTH_AUDIENCE: 'playback' })
+  const { app, log } = await buildTestApp(t, redis.url, { AUTH_MODE: 'jwt', AUTH_JWKS_URL: jwks.url, AUTH_ISSUER: 'platform', AUTH_AUDIENCE: 'playback' })
   const answer = await app.inject({ url: `/api/playback/concurrency/${newUser()}`, headers: { authorization: `Bearer ${signed(rsa, claimsOf('user'))}` } })
   t.match([answer.statusCode, answer.headers['retry-after'], answer.json()], [503, '5', { code: 'credential-unverifiable' }])
+  t.equal(log.filter(line => line.includes('AUTH_JWKS_URL gives no keys')).length, 1, 'the log says so, once')
 })
 
 t.test('a region counts only from who may vouch for it', { skip }, async t => {

@@ -34,7 +34,11 @@ export async function registerAccessTokens (
   if (issuer === '' || audience === '') throw new Error('AUTH_ISSUER, AUTH_AUDIENCE: required with AUTH_MODE=jwt')
   if (issuer === PLAYBACK_ISSUER) throw new Error(`AUTH_ISSUER: ${PLAYBACK_ISSUER} is the issuer of playback tokens`)
   if (jwtSecret !== undefined && isKeyPairMaterial(jwtSecret)) throw new Error('AUTH_JWT_SECRET: a key pair\'s material is no shared secret; use AUTH_JWKS_URL')
-  const jwks = jwksUrl === undefined ? undefined : new JwksKeys(jwksUrl)
+  const report = (away: boolean): void => {
+    if (away) fastify.log.warn('AUTH_JWKS_URL gives no keys: known ones are used for up to 24 h, others are 503')
+    else fastify.log.info('AUTH_JWKS_URL gives keys again')
+  }
+  const jwks = jwksUrl === undefined ? undefined : new JwksKeys(jwksUrl, report)
 
   await fastify.register(fastifyJwt, {
     namespace: 'access',

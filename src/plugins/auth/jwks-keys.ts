@@ -24,52 +24,67 @@ export class JwksKeys {
   #fetchedAt = -Infinity
   #triedAt = -Infinity
   #fetching: Promise<void> | undefined
+  #away = false
+  readonly #report: (away: boolean) => void
 
-  /** @param clock monotonic, ms */
-  constructor (url: string, clock: () => number = () => performance.now()) {
+  /**
+   * @param report told when the endpoint gives no keys any more, and when it does again
+   * @param clock monotonic, ms
+   */
+  constructor (url: string, report: (away: boolean) => void = () => {}, clock: () => number = () => performance.now()) {
     this.#url = url
+    this.#report = report
     this.#clock = clock
   }
 
-  /** The key of that id; undefined if the platform has none. @throws ProblemError 503 while no keys could be had at all. */
+  /** The key of that id; undefined if the platform has none. @throws ProblemError 503 while that cannot be known. */
   async find (kid: string): Promise<AccessKey | undefined> {
     const age = this.#clock() - this.#fetchedAt
     const known = age < STALE_MS ? this.#keys.get(kid) : undefined
-    if (known === undefined) await this.#refresh()
+    // After a time without requests the keys are fetched before one is believed: else a withdrawn one would be, once more. In an outage it is not waited for.
+    if (known === undefined || (age > 2 * FRESH_MS && !this.#away)) await this.#refresh()
     else if (age > FRESH_MS) this.#refresh().catch(() => { /* the old keys go on working */ })
-    if (this.#clock() - this.#fetchedAt >= STALE_MS) {
+    const found = this.#clock() - this.#fetchedAt < STALE_MS ? this.#keys.get(kid) : undefined
+    if (found === undefined && this.#away) {
       throw new ProblemError('credential-unverifiable', 'The keys of access tokens cannot be fetched now.', { retryAfterSeconds: 5 })
     }
-    return this.#keys.get(kid)
+    return found
   }
 
   async #refresh (): Promise<void> {
     if (this.#fetching === undefined) {
       if (this.#clock() - this.#triedAt < COOL_DOWN_MS) return
       this.#triedAt = this.#clock()
-      this.#fetching = this.#fetch().finally(() => { this.#fetching = undefined })
+      this.#fetching = this.#fetch().catch(() => false).then(fetched => {
+        this.#fetching = undefined
+        if (this.#away !== fetched) return
+        this.#away = !fetched
+        this.#report(this.#away)
+      })
     }
     await this.#fetching
   }
 
-  /** Keeps what it had when the answer is no key set, or one without any usable key. Redirects are not followed: the keys come from the address that was configured. */
-  async #fetch (): Promise<void> {
-    try {
-      const { statusCode, body } = await request(this.#url, { headers: { accept: 'application/json' }, signal: AbortSignal.timeout(FETCH_MS) })
-      if (statusCode !== 200) {
-        await body.dump({ limit: MAX_BYTES })
-        return
-      }
-      let text = ''
-      for await (const chunk of body.setEncoding('utf8')) {
-        text += String(chunk)
-        if (Buffer.byteLength(text) > MAX_BYTES) return
-      }
-      const keys = readKeys(JSON.parse(text))
-      if (keys.size === 0) return
-      this.#keys = keys
-      this.#fetchedAt = this.#clock()
-    } catch { /* away, too slow, or no JSON: the old keys stay */ }
+  /**
+   * Whether there are new keys. Keeps what it had when the answer is no key set, or one without any usable key. Redirects are not followed: the
+   * keys come from the address that was configured. @throws when it is away, too slow, or sends no JSON.
+   */
+  async #fetch (): Promise<boolean> {
+    const { statusCode, body } = await request(this.#url, { headers: { accept: 'application/json' }, signal: AbortSignal.timeout(FETCH_MS) })
+    if (statusCode !== 200) {
+      await body.dump({ limit: MAX_BYTES })
+      return false
+    }
+    let text = ''
+    for await (const chunk of body.setEncoding('utf8')) {
+      text += String(chunk)
+      if (Buffer.byteLength(text) > MAX_BYTES) return false
+    }
+    const keys = readKeys(JSON.parse(text))
+    if (keys.size === 0) return false
+    this.#keys = keys
+    this.#fetchedAt = this.#clock()
+    return true
   }
 }
 
