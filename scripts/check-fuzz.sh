@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Schemathesis against a running service: requests made from the OpenAPI document, good and bad, and answers held against it. Once with AUTH_MODE=none
+# Schemathesis, all its checks, against a running service: requests made from the OpenAPI document, good and bad, and answers held against it. Once with AUTH_MODE=none
 # and once with access tokens. Schemathesis is taken from PATH, else installed once outside the checkout. The last line is `N passed, N failed`.
 # Needs Python 3, Node and a Redis program (else the one inside the process). EXAMPLES is how many requests are made per operation and phase.
 set -euo pipefail
@@ -22,15 +22,21 @@ trap finish EXIT
 
 passed=0
 failed=0
-# fuzz NAME 'ENV=…' HEADER… : a service of its own for each run.
+# What is right here and no success: an ended session (410), a reused key (422); a body so much too long that it is not read (413).
+cat >"$work/schemathesis.toml" <<'TOML'
+[checks]
+positive_data_acceptance.expected-statuses = ["2xx", 401, 403, 404, 409, 410, 422, 429, 503]
+negative_data_rejection.expected-statuses = [400, 401, 403, 404, 405, 409, 410, 413, 414, 415, 422, 429, 431]
+TOML
+
+# fuzz NAME 'ENV=…' EXCLUDED-CHECKS HEADER… : a service of its own for each run.
 fuzz() {
-  local name=$1 env=$2 url='' headers=() checks=not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance,use_after_free
-  shift 2
+  local name=$1 env=$2 exclude=$3 url='' headers=()
+  shift 3
   for header in "$@"; do headers+=(-H "$header"); done
-  [ $# -eq 0 ] || checks=$checks,ignored_auth
   echo "== $name"
   # shellcheck disable=SC2086
-  env PORT=0 HOST=127.0.0.1 LOG_FORMAT=json SHUTDOWN_DELAY=50ms UPSTREAM_DEADLINE=5s $env "$node" src/server.ts >"$work/$name.log" 2>&1 &
+  env PORT=0 HOST=127.0.0.1 LOG_FORMAT=json SHUTDOWN_DELAY=50ms UPSTREAM_DEADLINE=5s USER_RATE_LIMIT=0 HEARTBEAT_MIN_GAP=0 $env "$node" src/server.ts >"$work/$name.log" 2>&1 &
   service=$!
   for _ in $(seq 200); do
     url=$(sed -n 's/.*"address":"\([^"]*\)".*"msg":"listening".*/\1/p' "$work/$name.log")
@@ -40,7 +46,7 @@ fuzz() {
   done
   local code=0
   # From the working folder: it keeps notes where it runs.
-  (cd "$work" && "$tool" run "$url/openapi.json" "${headers[@]}" -n "${EXAMPLES:-25}" -w 1 --generation-deterministic --continue-on-failure -c "$checks" \
+  (cd "$work" && "$tool" --config-file schemathesis.toml run "$url/openapi.json" "${headers[@]}" -n "${EXAMPLES:-25}" -w 1 --generation-deterministic --continue-on-failure -c all ${exclude:+--exclude-checks "$exclude"} \
     --report junit --report-junit-path "$work/$name.xml") || code=$?
   kill "$service" && wait "$service" || true
   service=
@@ -67,7 +73,9 @@ const encode = value => Buffer.from(JSON.stringify(value)).toString("base64url")
 const input = `${encode({ alg: "HS256", typ: "JWT" })}.${encode({ iss: "platform", aud: "playback", sub: "operator", scope: "playback:admin", exp: Math.floor(Date.now() / 1000) + 86400 })}`
 console.log(`${input}.${require("crypto").createHmac("sha256", process.argv[1]).update(input).digest("base64url")}`)' "$secret")
 
-fuzz none AUTH_MODE=none
-fuzz jwt "AUTH_MODE=jwt AUTH_JWT_SECRET=$secret AUTH_ISSUER=platform AUTH_AUDIENCE=playback" "Authorization: Bearer $token"
+# ensure_resource_availability, not without credentials: it stops a new session with the token of another, which is 404 by design.
+# ignored_auth, not there either: starts need none with AUTH_MODE=none.
+fuzz none AUTH_MODE=none ensure_resource_availability,ignored_auth
+fuzz jwt "AUTH_MODE=jwt AUTH_JWT_SECRET=$secret AUTH_ISSUER=platform AUTH_AUDIENCE=playback" '' "Authorization: Bearer $token"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -543,8 +543,11 @@ export interface components {
          *     }
          */
         ValidateRequest: {
-            token?: string;
-            tokens?: string[];
+            token: string;
+            /** @description Also ask whether the session lives. Default true; false checks the token alone. */
+            live?: boolean;
+        } | {
+            tokens: string[];
             /** @description Also ask whether the session lives. Default true; false checks the token alone. */
             live?: boolean;
         };
@@ -1290,7 +1293,7 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody: {
+        requestBody?: {
             content: {
                 "application/json": components["schemas"]["TransitionRequest"];
             };
@@ -1416,7 +1419,7 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody: {
+        requestBody?: {
             content: {
                 "application/json": components["schemas"]["TransitionRequest"];
             };
@@ -1542,7 +1545,7 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody: {
+        requestBody?: {
             content: {
                 "application/json": {
                     /**
@@ -1655,7 +1658,7 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody: {
+        requestBody?: {
             content: {
                 "application/json": {
                     /**
@@ -1904,7 +1907,7 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody: {
+        requestBody?: {
             content: {
                 "application/json": components["schemas"]["RefreshRequest"];
             };

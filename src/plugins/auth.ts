@@ -1,6 +1,7 @@
 import type { FastifyRequest, onRequestHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
 import type { AuthConfig } from '../config.ts'
+import { TOKEN_LENGTH } from '../schemas.ts'
 import { PLAYBACK_ISSUER, registerAccessTokens } from './auth/access-tokens.ts'
 import { bearerOf, Gateway, unauthorized } from './auth/credentials.ts'
 import type { Principal } from './auth/principal.ts'
@@ -96,10 +97,11 @@ export default fp<AuthOptions>(async function auth (fastify, { auth: config, now
   })
 }, { name: 'auth', dependencies: ['token'] })
 
-/** Takes `playback_token` out of a parsed body: past this point nobody needs it, and it cannot get into a log. */
+/** Takes `playback_token` out of a parsed body: past this point nobody needs it, and it cannot get into a log. What the schema refuses stays in it. */
 function takeToken (body: unknown): unknown {
   if (typeof body !== 'object' || body === null || !('playback_token' in body)) return undefined
   const token = body.playback_token
+  if (typeof token !== 'string' || token.length > TOKEN_LENGTH) return undefined
   Reflect.deleteProperty(body, 'playback_token')
   return token
 }

@@ -3,6 +3,9 @@ import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import fp from 'fastify-plugin'
 
+/** Operations that may come without a body. The library calls every body required. */
+const WITHOUT_BODY = ['pauseSession', 'resumeSession', 'stopSession', 'completeSession', 'refreshToken']
+
 /** The document, made of the routes' own schemas, and its page. */
 export default fp<{ version: string }>(async function document (fastify, { version }) {
   await fastify.register(swagger, {
@@ -28,6 +31,14 @@ export default fp<{ version: string }>(async function document (fastify, { versi
           gateway: { type: 'apiKey', in: 'header', name: 'X-Gateway-Secret', description: 'An authenticated gateway (`AUTH_MODE=gateway`), with `X-User-Id` or `X-Scope`.' }
         }
       }
+    },
+    transformObject: made => {
+      if ('swaggerObject' in made) return made.swaggerObject
+      for (const path of Object.values(made.openapiObject.paths ?? {})) {
+        const operation = path?.post
+        if (operation?.requestBody !== undefined && WITHOUT_BODY.includes(operation.operationId ?? '')) operation.requestBody = { ...operation.requestBody, required: false }
+      }
+      return made.openapiObject
     },
     refResolver: { buildLocalReference: (json, _base, _fragment, index) => typeof json.$id === 'string' ? json.$id : `def-${index}` }
   })

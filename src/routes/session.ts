@@ -5,7 +5,7 @@ import { notFoundProblem } from '../modules/lifecycle/ended-problem.ts'
 import { identityOf, type OwnedSession } from '../modules/lifecycle/lifecycle.ts'
 import { mayActFor } from '../plugins/auth.ts'
 import { ProblemError } from '../problems.ts'
-import { HeartbeatAnswerSchema, HeartbeatRequestSchema, ref, SessionAnswerSchema, SessionIdSchema, stringEnum, TransitionRequestSchema } from '../schemas.ts'
+import { HeartbeatAnswerSchema, HeartbeatRequestSchema, ref, SessionAnswerSchema, SessionIdSchema, stringEnum, TOKEN_LENGTH, TransitionRequestSchema } from '../schemas.ts'
 import { BODY_STATUSES, PLAYBACK_SECURITY, responses } from './responses.ts'
 
 const ParamsSchema = Type.Object({ session_id: SessionIdSchema })
@@ -31,8 +31,8 @@ const sessionRoutes: FastifyPluginAsyncTypebox = async function (fastify) {
     if (principal?.kind === 'user') await fastify.countRequest(principal.userId)
   }
 
-  /** Bodies of state changes are optional. */
-  const defaultBody = async (request: FastifyRequest): Promise<void> => { request.body ??= {} }
+  /** Bodies of state changes are optional; `null` is one, and wrong. */
+  const defaultBody = async (request: FastifyRequest): Promise<void> => { if (request.body === undefined) request.body = {} }
 
   fastify.register(async function withToken (scope) {
     scope.addHook('onRequest', auth.session)
@@ -118,7 +118,7 @@ const sessionRoutes: FastifyPluginAsyncTypebox = async function (fastify) {
           params: ParamsSchema,
           body: Type.Object({
             ...TransitionRequestSchema.properties,
-            playback_token: Type.Optional(Type.String({ maxLength: 4096, description: 'Instead of the Authorization header.' }))
+            playback_token: Type.Optional(Type.String({ maxLength: TOKEN_LENGTH, description: 'Instead of the Authorization header.' }))
           }, { additionalProperties: false }),
           response: responses({ 200: ref(SessionAnswerSchema) }, ...SESSION_STATUSES, ...BODY_STATUSES)
         },

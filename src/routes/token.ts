@@ -21,12 +21,9 @@ const tokenRoutes: FastifyPluginAsyncTypebox = async function (fastify) {
     bodyLimit: BATCH_BODY_BYTES,
     logLevel: 'warn'
   }, async request => {
-    const { token, tokens, live = true } = request.body
-    if ((token === undefined) === (tokens === undefined)) {
-      throw new ProblemError('validation-failed', 'Give exactly one of token and tokens.', { extensions: { errors: [{ pointer: '/body', detail: 'must have exactly one of token and tokens' }] } })
-    }
-    if (tokens !== undefined) return { results: await lifecycle.validate(tokens, live) }
-    const [verdict] = await lifecycle.validate([token ?? ''], live)
+    const { body } = request
+    if ('tokens' in body) return { results: await lifecycle.validate(body.tokens, body.live ?? true) }
+    const [verdict] = await lifecycle.validate([body.token], body.live ?? true)
     return verdict ?? { valid: false }
   })
 
@@ -40,7 +37,7 @@ const tokenRoutes: FastifyPluginAsyncTypebox = async function (fastify) {
       body: ref(RefreshRequestSchema),
       response: responses({ 200: ref(RefreshAnswerSchema) }, 401, 404, 410, 429, ...BODY_STATUSES)
     },
-    preValidation: async request => { request.body ??= {} }
+    preValidation: async request => { if (request.body === undefined) request.body = {} }
   }, async request => {
     const token = request.body.token ?? /^bearer +(\S+)$/i.exec(request.headers.authorization ?? '')?.[1]
     if (token === undefined) throw new ProblemError('unauthorized', 'A valid playback token is required.')

@@ -9,6 +9,9 @@ export const stringEnum = <const T extends string>(values: readonly T[], options
 /** Unknown members are refused, never stripped. */
 export const closed = { additionalProperties: false }
 
+/** Longest playback token that is looked at, characters. */
+export const TOKEN_LENGTH = 4_096
+
 export const IdSchema = Type.String({
   pattern: '^[A-Za-z0-9._:@|+=-]{1,128}$',
   maxLength: 128,

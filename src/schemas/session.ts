@@ -1,5 +1,5 @@
 import { type Static, Type } from '@sinclair/typebox'
-import { closed, IdSchema, MetadataSchema, PositionSchema, ref, SessionIdSchema, stringEnum, TimeSchema } from './common.ts'
+import { closed, IdSchema, MetadataSchema, PositionSchema, ref, SessionIdSchema, stringEnum, TimeSchema, TOKEN_LENGTH } from './common.ts'
 
 const STATUS_VALUES = ['active', 'paused', 'stopped'] as const
 export const StatusSchema = stringEnum(STATUS_VALUES, { description: '`stopped` once the session has ended, however it ended.' })
@@ -89,7 +89,7 @@ export type TransitionRequest = Static<typeof TransitionRequestSchema>
 export const BATCH_LIMIT = 1_000
 export const HeartbeatsRequestSchema = Type.Object({
   heartbeats: Type.Array(Type.Object({
-    playback_token: Type.String({ minLength: 1, maxLength: 4096 }),
+    playback_token: Type.String({ minLength: 1, maxLength: TOKEN_LENGTH }),
     position: PositionSchema,
     metadata: Type.Optional(ref(MetadataSchema))
   }, closed), { minItems: 1, maxItems: BATCH_LIMIT })

@@ -1,5 +1,5 @@
 import { type Static, Type } from '@sinclair/typebox'
-import { closed, IdSchema, ref, SessionIdSchema, TimeSchema } from './common.ts'
+import { closed, IdSchema, ref, SessionIdSchema, TimeSchema, TOKEN_LENGTH } from './common.ts'
 import { BATCH_LIMIT, PlaybackTokenSchema } from './session.ts'
 
 /** Claims of a playback token: the seed's, and `jti`. Times are whole seconds since the epoch (RFC 7519 NumericDate). */
@@ -18,12 +18,12 @@ export const PlaybackClaimsSchema = Type.Object({
 }, { $id: 'PlaybackClaims', ...closed, description: 'Claims of a playback token.' })
 export type PlaybackClaims = Static<typeof PlaybackClaimsSchema>
 
-const tokenText = Type.String({ minLength: 1, maxLength: 4096 })
-export const ValidateRequestSchema = Type.Object({
-  token: Type.Optional(tokenText),
-  tokens: Type.Optional(Type.Array(tokenText, { minItems: 1, maxItems: BATCH_LIMIT })),
-  live: Type.Optional(Type.Boolean({ description: 'Also ask whether the session lives. Default true; false checks the token alone.' }))
-}, { $id: 'ValidateRequest', ...closed, description: 'Exactly one of `token` and `tokens`.', examples: [{ token: 'eyJhbGciOiJIUzI1NiIs…' }] })
+const tokenText = Type.String({ minLength: 1, maxLength: TOKEN_LENGTH })
+const live = Type.Optional(Type.Boolean({ description: 'Also ask whether the session lives. Default true; false checks the token alone.' }))
+export const ValidateRequestSchema = Type.Union([
+  Type.Object({ token: tokenText, live }, closed),
+  Type.Object({ tokens: Type.Array(tokenText, { minItems: 1, maxItems: BATCH_LIMIT }), live }, closed)
+], { $id: 'ValidateRequest', description: 'Exactly one of `token` and `tokens`.', examples: [{ token: 'eyJhbGciOiJIUzI1NiIs…' }] })
 export type ValidateRequest = Static<typeof ValidateRequestSchema>
 
 export const TokenVerdictSchema = Type.Object({

@@ -52,6 +52,7 @@ t.test('bad input is a 4xx problem, echoes nothing and stores nothing', { skip }
   await refused('deep JSON', 413, { url, payload: deep })
   await refused('deep JSON within the batch limit', 400, { url: '/api/playback/heartbeats', payload: `{"heartbeats":${deep}}` })
   await refused('1,001 heartbeats', 400, { url: '/api/playback/heartbeats', payload: { heartbeats: Array.from({ length: 1_001 }, () => ({ playback_token: 'x', position: 1 })) } })
+  await refused('token and tokens', 400, { url: '/api/playback/token/validate', payload: { token, tokens: [token] } })
   await refused('neither token nor tokens', 400, { url: '/api/playback/token/validate', payload: {} })
   await refused('over 16 KiB', 413, { url, payload: { ...good, user_id: 'x'.repeat(16 * 1024) } })
   await refused('over 2 MiB', 413, { url: '/api/playback/heartbeats', payload: 'x'.repeat(2 * 1024 * 1024 + 1) })
@@ -62,6 +63,9 @@ t.test('bad input is a 4xx problem, echoes nothing and stores nothing', { skip }
   await refused('a bad escape', 400, { method: 'GET', url: '/api/playback/concurrency/%zz' })
   await refused('braces in a path', 400, { method: 'GET', url: '/api/playback/concurrency/%7Bx%7D' })
   await refused('an unknown path', 404, { method: 'GET', url: `/api/${MARK}` })
+  for (const action of ['pause', 'resume', 'stop', 'complete']) await refused(`null as the body of ${action}`, 400, { url: `${path}/${action}`, payload: 'null', headers: { authorization: `Bearer ${token}` } })
+  await refused('null as the body of refresh', 400, { url: '/api/playback/token/refresh', payload: 'null', headers: { authorization: `Bearer ${token}` } })
+  for (const wrong of [1, null, ['x'], 'x'.repeat(4_097)]) await refused(`a beacon's token beside a credential: ${JSON.stringify(wrong).slice(0, 10)}`, 400, { url: `${path}/stop`, payload: { playback_token: wrong }, headers: { authorization: `Bearer ${token}` } })
   await refused('another method', 405, { method: 'PUT', url, payload: good })
   await refused('an unknown query', 400, { method: 'DELETE', url: `${path}?reason=${MARK}`, headers: { authorization: `Bearer ${token}` } })
   for (const credential of ['Bearer', 'Bearer  ', 'Basic abc', `Bearer ${MARK}`, `Bearer ${'x'.repeat(9_000)}`]) await refused(`credential ${credential.slice(0, 12)}`, 401, { method: 'GET', url: path, headers: { authorization: credential } })
@@ -78,6 +82,7 @@ t.test('bad input is a 4xx problem, echoes nothing and stores nothing', { skip }
     for (const [bytes, status] of [['\u0000\u0001garbage\r\n\r\n', 400], [`GET / HTTP/1.1\r\nHost: x\r\nA: ${'x'.repeat(40_000)}\r\n\r\n`, 431], ['GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n', 400]] as const) {
       t.match(await sendRaw(port, bytes), new RegExp(`^HTTP/1.1 ${status} [\\s\\S]*application/problem\\+json`))
     }
+    t.match(await sendRaw(port, 'QUERY /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'), /^HTTP\/1.1 405 [\s\S]*allow: GET, HEAD/, 'a method that Node knows and no route takes')
     t.equal((await app.inject('/health/live')).statusCode, 200)
 
     const halves = [`POST ${url} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"user_id":`, 'GET /health/live HTTP/1.1\r\nHost:', '']
