@@ -97,7 +97,7 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
   await fastify.register(overload, { shed: measure.shed })
   await fastify.register(answerHeaders, { draining })
   if (config.http.corsOrigins.length > 0) {
-    await fastify.register(cors, { origin: config.http.corsOrigins.includes('*') ? '*' : [...config.http.corsOrigins], exposedHeaders: ['retry-after', 'x-request-id', 'location'], maxAge: 600 })
+    await fastify.register(cors, { origin: config.http.corsOrigins.includes('*') ? '*' : [...config.http.corsOrigins], methods: ['GET', 'POST', 'DELETE'], exposedHeaders: ['retry-after', 'x-request-id', 'location'], maxAge: 600 })
   }
   await fastify.register(swagger, { version })
 

@@ -43,8 +43,8 @@ export default fp<{ version: string }>(async function document (fastify, { versi
     refResolver: { buildLocalReference: (json, _base, _fragment, index) => typeof json.$id === 'string' ? json.$id : `def-${index}` }
   })
   await fastify.register(async function page (scope) {
-    // The page is also looked at over plain HTTP.
-    await scope.register(helmet, { contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } } })
+    // The page is also looked at over plain HTTP. HSTS speaks for a whole host: that is for whoever ends TLS, in front of the service.
+    await scope.register(helmet, { strictTransportSecurity: false, contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } } })
     await scope.register(swaggerUi, { routePrefix: '/docs', staticCSP: true })
   })
 
