@@ -16,6 +16,8 @@ export interface KafkaSinkOptions {
 
 const REQUEST_MS = 3_000
 const RECONNECT_MS = 1_000
+/** For taking leave of a broker. */
+const LEAVE_MS = 1_000
 /** A send that takes longer means that Kafka is away: events then wait in the outbox, not in memory. */
 const STALLED_MS = 3_000
 
@@ -71,7 +73,8 @@ export class KafkaSink implements EventSink {
   async close (): Promise<void> {
     this.#closed = true
     for (const queue of this.#queues) queue.close()
-    await this.#producer?.disconnect().catch(() => { /* Kafka may be away */ })
+    // Kafka may be away, and then this may take for ever.
+    await Promise.race([this.#producer?.disconnect().catch(() => { /* it is given up anyway */ }), sleep(LEAVE_MS, undefined, { ref: false })])
   }
 
   /** Kafka's default: murmur2 of the key, so that any other producer of the platform would choose the same. */

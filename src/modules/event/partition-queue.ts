@@ -30,6 +30,7 @@ const RETRY_MS = 250
 export class PartitionQueue {
   readonly #options: PartitionQueueOptions
   #waiting: Waiting[] = []
+  #sending: Waiting[] = []
   #running = false
   #sendingSince: number | undefined
   #closed = false
@@ -59,19 +60,22 @@ export class PartitionQueue {
     return this.#sendingSince === undefined ? 0 : performance.now() - this.#sendingSince
   }
 
+  /** Nothing is waited for any more: a request to a broker that is away may never settle. */
   close (): void {
     this.#closed = true
+    for (const { ticket } of [...this.#sending, ...this.#waiting.splice(0)]) ticket.reject(new Error('the event sink is closed'))
   }
 
   async #run (): Promise<void> {
     while (this.#waiting.length > 0) {
-      const batch = this.#take()
+      const batch = this.#sending = this.#take()
       const acknowledged = await this.#deliver(batch.map(({ record }) => record))
       for (const { ticket } of batch) {
         if (!acknowledged) ticket.reject(new Error('the event sink is closed'))
         else if (--ticket.open === 0) ticket.resolve()
       }
     }
+    this.#sending = []
     this.#running = false
   }
 
