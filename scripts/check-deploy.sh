@@ -43,14 +43,18 @@ schema_files
 prometheus_tools
 part 'Dockerfile: hadolint' "$PYTHON/hadolint" Dockerfile
 part 'compose file' node scripts/deploy/check-compose.mjs "$SCHEMAS/compose-spec.json"
+part 'compose file: promtool' "$PROMETHEUS/promtool" check config --syntax-only deploy/compose/prometheus.yml
 part 'chart' node scripts/deploy/check-chart.mjs "$HELM" "$PYTHON/kubernetes-validate" "$SCHEMAS"/*_*.yaml
 part 'proxy: caddy validate' "$PYTHON/caddy" validate --adapter caddyfile --config deploy/compose/Caddyfile
 part 'licences' npm run -s licences:check
 if [ -z "$fast" ]; then
-  debian redis-server
+  debian redis-server redis-tools iproute2 dnsmasq-base default-jre-headless maven
+  node scripts/kafka-library.mjs >/dev/null
   part 'image: build' bash -c "scripts/deploy/build-image.sh '$work/image.json' >'$work/rootfs'"
   rootfs=$(cat "$work/rootfs")
   part 'image: run' node scripts/deploy/check-image.mjs "$rootfs" "$work/image.json"
+  part 'compose file: run' scripts/deploy/compose-world.sh node --disable-warning=TimeoutNegativeWarning scripts/deploy/check-compose-run.mjs \
+    "$rootfs" "$work/image.json" "$PYTHON/caddy" "$PROMETHEUS/prometheus"
 else
   echo 'UNCHECKED whether the image builds and runs (without --fast)'
 fi

