@@ -1,11 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import { track } from './children.ts'
+import { accessList, checkRefusals, LEAST_PRIVILEGE } from './least-privilege.ts'
 import { waitFor } from './wait-for.ts'
 
 export interface RedisServer {
@@ -52,6 +53,8 @@ export async function freePort (): Promise<number> {
 export async function startRedis ({ program, args = [], password, login = password, port: wanted, config }: RedisServerOptions): Promise<RedisServer> {
   const port = wanted ?? await freePort()
   const folder = await mkdtemp(join(tmpdir(), 'viewing-redis-'))
+  const guarded = LEAST_PRIVILEGE && password === undefined && config === undefined && !args.includes('--aclfile')
+  if (guarded) await writeFile(join(folder, 'users.acl'), accessList())
   let child: ChildProcess
 
   async function start (): Promise<void> {
@@ -59,7 +62,7 @@ export async function startRedis ({ program, args = [], password, login = passwo
     if (config !== undefined) await import('node:fs/promises').then(async fs => { await fs.writeFile(lines[0] ?? '', config) })
     child = spawn(program, [
       ...lines, '--port', String(port), '--bind', HOST, '--dir', folder, '--save', '', '--appendonly', 'no', '--maxmemory-policy', 'noeviction',
-      ...(password === undefined ? [] : ['--requirepass', password]), ...args
+      ...(password === undefined ? [] : ['--requirepass', password]), ...(guarded ? ['--aclfile', join(folder, 'users.acl')] : []), ...args
     ], { stdio: 'ignore' })
     track(child)
     const client = new Redis({ host: HOST, port, ...(login === undefined ? {} : { password: login }), lazyConnect: true, retryStrategy: null, maxRetriesPerRequest: 0 })
@@ -97,8 +100,10 @@ export async function startRedis ({ program, args = [], password, login = passwo
     restart: start,
     close: async () => {
       child.kill('SIGCONT')
+      const refused = guarded ? await checkRefusals(port).catch((error: unknown) => error) : undefined
       await kill()
       await rm(folder, { recursive: true, force: true })
+      if (refused !== undefined) throw refused
     }
   }
 }

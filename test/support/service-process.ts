@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { createInterface } from 'node:readline'
 import { track } from './children.ts'
+import { withUser } from './least-privilege.ts'
 
 export interface ServiceProcess {
   url: string
@@ -21,7 +22,7 @@ export const UNLIMITED = { HEARTBEAT_MIN_GAP: '0', USER_RATE_LIMIT: '0' }
 
 /** The built service as a process of its own, on a free port. `env` is all the environment it has beside PATH. `preload`: a module loaded before it. */
 export async function startService (env: Record<string, string>, { preload }: { preload?: URL } = {}): Promise<ServiceProcess> {
-  return await startProgram(SERVER, { PORT: '0', HOST: '127.0.0.1', LOG_FORMAT: 'json', SHUTDOWN_DELAY: '50ms', ...UNLIMITED, ...env }, preload)
+  return await startProgram(SERVER, { PORT: '0', HOST: '127.0.0.1', LOG_FORMAT: 'json', SHUTDOWN_DELAY: '50ms', ...UNLIMITED, ...withUser(env) }, preload)
 }
 
 /** Any program that says where it listens as the service does. */

@@ -5,6 +5,7 @@ import { loadConfig } from '../../src/config.ts'
 import { createLogger } from '../../src/logger.ts'
 import type { RedisTarget } from '../../src/config/redis-target.ts'
 import type { PlaybackEvent } from '../../src/schemas.ts'
+import { withUser } from './least-privilege.ts'
 import { UNLIMITED } from './service-process.ts'
 import { type StubUpstream, startStubUpstream } from './stub-upstream.ts'
 
@@ -24,7 +25,7 @@ export async function buildTestApp (t: Test, redisUrl: string, env: Record<strin
   const events: PlaybackEvent[] = []
   const eventLines: string[] = []
   const log: string[] = []
-  const config = loadConfig({ REDIS_URL: redisUrl, IDENTITY_URL: upstream.identityUrl, CONTENT_URL: upstream.contentUrl, UPSTREAM_DEADLINE: '2s', ...UNLIMITED, ...env })
+  const config = loadConfig({ ...withUser({ REDIS_URL: redisUrl }), IDENTITY_URL: upstream.identityUrl, CONTENT_URL: upstream.contentUrl, UPSTREAM_DEADLINE: '2s', ...UNLIMITED, ...env })
   const target = given.target ?? config.redis.target
   if (target === undefined) throw new Error('a test application needs a Redis')
   const app = await buildApp({
