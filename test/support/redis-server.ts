@@ -41,7 +41,8 @@ const HOST = '127.0.0.1'
 /** A free port between 20000 and 32000: below the ephemeral ports, so that no outgoing socket takes it while its server is down. */
 export async function freePort (): Promise<number> {
   for (;;) {
-    const port = 20_000 + Math.floor(Math.random() * 12_000)
+    // Below 30,000: a cluster's bus listens 10,000 above, where nobody else's port may be drawn.
+    const port = 20_000 + Math.floor(Math.random() * 10_000)
     const free = async (candidate: number): Promise<boolean> => await new Promise(resolve => {
       const probe = createServer().once('error', () => { resolve(false) }).listen(candidate, HOST, () => { probe.close(() => { resolve(true) }) })
     })

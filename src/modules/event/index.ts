@@ -1,3 +1,4 @@
+import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
 import type { EventSinkConfig } from '../../config.ts'
 import { EventRelay, type HeartbeatSampling, type RelayObserver } from './event-relay.ts'
@@ -24,20 +25,23 @@ export interface EventOptions {
   traceHeaders?: (() => Record<string, string>) | undefined
 }
 
+/** Loaded only where it is used: its client is 5 MB. */
+async function kafkaSink (to: Extract<EventSinkConfig, { kind: 'kafka' }>, log: FastifyBaseLogger): Promise<EventSink> {
+  const { KafkaSink } = await import('./kafka-sink.ts')
+  return new KafkaSink({
+    ...to,
+    clientId: 'viewing-service',
+    log: {
+      debug: (details, text) => { log.debug(details, text) },
+      info: (details, text) => { log.info(details, text) },
+      warn: (details, text) => { log.warn(details, text) }
+    }
+  })
+}
+
 export default fp<EventOptions>(async function event (fastify, { sink: to, heartbeats, writeLines, lines, outboxBytes, observer, traceHeaders }) {
   const { client, clock } = fastify.store
-  const sink: EventSink = to.kind === 'log'
-    ? new LogSink(writeLines, lines)
-    // Loaded only where it is used: it is 5 MB.
-    : new (await import('./kafka-sink.ts')).KafkaSink({
-      ...to,
-      clientId: 'viewing-service',
-      log: {
-        debug: (details, text) => { fastify.log.debug(details, text) },
-        info: (details, text) => { fastify.log.info(details, text) },
-        warn: (details, text) => { fastify.log.warn(details, text) }
-      }
-    })
+  const sink = to.kind === 'log' ? new LogSink(writeLines, lines) : await kafkaSink(to, fastify.log)
   const capacity = new OutboxCapacity({ client, maxBytes: outboxBytes, lost: observer.lost })
   const relay = new EventRelay({ client, clock, sink, heartbeats, capacity, observer, traceHeaders })
   fastify.decorate('eventSink', sink)
