@@ -31,9 +31,7 @@ const startRoutes: FastifyPluginAsyncTypebox<{ region: RegionPolicy }> = async f
         201: { ...ref(StartedSchema), description: 'Started.' }
       }, 401, 403, 409, 410, 422, 429, ...BODY_STATUSES)
     },
-    config: { load: 'start' },
-    // Its event tells of it; a line for each start would cost 5 % of it. What goes wrong is logged.
-    logLevel: 'warn'
+    config: { load: 'start' }
   }, async (request, reply) => {
     const { principal, body } = request
     if (principal === null || !mayActFor(principal, body.user_id)) {
