@@ -22,7 +22,9 @@ export default fp<RateLimitOptions>(async function rateLimit (fastify, { perMinu
   const { client, clock } = fastify.store
   const limit = perMinute === 0 ? undefined : new UserRateLimit({ client, clock, perMinute })
   fastify.decorate('countRequest', async userId => {
-    const waitMs = await limit?.take(userId) ?? 0
+    // A reader of a second region cannot write to its Redis: what it forwards the writer counts, what it reads nobody does.
+    if (limit === undefined || fastify.region?.role() === 'reader') return
+    const waitMs = await limit.take(userId)
     if (waitMs === 0) return
     limited()
     throw new ProblemError('rate-limited', 'The user asks too often.', { retryAfterSeconds: Math.ceil(waitMs / 1_000) })
