@@ -16,12 +16,17 @@ declare module 'fastify' {
 /** Event-loop delay from which a class is refused, ms. */
 const LIMITS: Record<LoadClass, number> = { start: 500, read: 1_000, heartbeat: 2_000, never: Infinity }
 
+const SAMPLE_MS = 1_000
+
 export default fp<{ shed: (kind: LoadClass) => void }>(async function overload (fastify, { shed }) {
   // Without limits of its own it only measures: its hook asks for `routeOptions` each time, which Fastify makes anew (5 % of a heartbeat).
-  await fastify.register(underPressure)
+  await fastify.register(underPressure, { sampleInterval: SAMPLE_MS })
+  let countsFromMs = Infinity
+  fastify.addHook('onReady', async () => { countsFromMs = performance.now() + 2 * SAMPLE_MS })
   fastify.addHook('onRequest', (request, _reply, done) => {
     const { eventLoopDelay } = fastify.memoryUsage()
-    if (eventLoopDelay <= LIMITS.start) {
+    // Infinity: nothing was measured yet. Nor is a process overloaded because its start took long: that would be the first thing its viewers read.
+    if (eventLoopDelay <= LIMITS.start || eventLoopDelay === Infinity || performance.now() < countsFromMs) {
       done()
       return
     }

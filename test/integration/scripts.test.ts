@@ -116,7 +116,7 @@ t.test('scripts on a cluster-enabled server, with undeclared keys refused', { sk
 
   const block = (position: number): string => formatBeatBlock(position, '2026-11-23T20:00:00.000Z')
   const beat = async (gapMs: number, ...beats: Array<[id: string, position: number]>) =>
-    await redis.heartbeat(beats.length, ...beats.map(([id]) => keys.session(id)), gapMs, ...beats.map(([, position]) => block(position)))
+    await redis.heartbeat(beats.length, ...beats.map(([id]) => keys.session(id)), gapMs, beats.map(([, position]) => block(position)).join(''))
 
   t.test('a heartbeat renews, keeps a pause, and never creates or revives', async t => {
     const { create, of } = room(3)
