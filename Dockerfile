@@ -58,4 +58,5 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
   CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.PORT || 8080}/health/live`).then(answer => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]
 # The base's entry point is a shell script. Without it SIGTERM reaches the service, which drains. It writes no file, so the root may be read-only.
 ENTRYPOINT []
-CMD ["node", "--enable-source-maps", "dist/server.js"]
+# 8 MiB for each half of the young: 13 % less memory than the default of 16 under load, at no more CPU (bench/README.md).
+CMD ["node", "--enable-source-maps", "--max-semi-space-size=8", "dist/server.js"]

@@ -4,7 +4,8 @@ import { createSigner } from 'fast-jwt'
 import { Redis } from 'ioredis'
 import { readScript } from '../src/redis/scripts.ts'
 import { startRedis, type RedisServer } from '../test/support/redis-server.ts'
-import { load, type LoadResult, type Request } from './load.ts'
+import { fill } from './fill.ts'
+import type { Request } from './load.ts'
 import { launch, type Measured } from './processes.ts'
 
 /** What is asked of the service, with sessions, tokens and users that differ from request to request. */
@@ -50,13 +51,15 @@ const accessToken = (user: string): Record<string, string> => ({ authorization: 
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url))
 /** Flags of Node for what is measured, as `BENCH_NODE_FLAGS=--cpu-prof`. */
 const FLAGS = (process.env.BENCH_NODE_FLAGS ?? '').split(' ').filter(flag => flag !== '')
-const node = (program: string): string[] => [process.execPath, ...FLAGS, program]
+/** As the image starts it. */
+const OWN_FLAGS = ['--enable-source-maps', '--max-semi-space-size=8']
+const node = (program: string): string[] => [process.execPath, ...OWN_FLAGS, ...FLAGS, program]
 
-const start = (user: string, profile: string): Request => ({
+const start = (user: string, profile: string, more: object = {}): Request => ({
   method: 'POST',
   path: `${API}/session`,
   headers: { ...JSON_TYPE, ...accessToken(user) },
-  body: JSON.stringify({ user_id: user, profile_id: profile, content_id: 'content789', device_id: 'television-4711' })
+  body: JSON.stringify({ user_id: user, profile_id: profile, content_id: 'content789', device_id: 'television-4711', ...more })
 })
 
 interface Live { id: string, token: string, user: string }
@@ -80,7 +83,7 @@ const chunks = <T>(items: readonly T[], size: number): T[][] => Array.from({ len
 const post = (path: string, body: unknown, headers: Record<string, string> = {}): Request => ({ method: 'POST', path: `${API}${path}`, headers: { ...JSON_TYPE, ...headers }, body: JSON.stringify(body) })
 
 /** Everything that is measured, running. */
-export async function buildWorld ({ redisProgram, sessions, fill, wanted, peer, against, againstEnv = {} }: WorldOptions): Promise<World> {
+export async function buildWorld ({ redisProgram, sessions, fill: filled, wanted, peer, against, againstEnv = {} }: WorldOptions): Promise<World> {
   const running: Array<{ close: () => Promise<void> }> = []
   const keep = <T extends { close: () => Promise<void> }>(one: T): T => { running.push(one); return one }
   const steady = keep(await startRedis({ program: redisProgram }))
@@ -96,6 +99,9 @@ export async function buildWorld ({ redisProgram, sessions, fill, wanted, peer, 
     DECISION_FRESH: '2s',
     SESSION_TIMEOUT: '1h',
     SESSION_TTL: '24h',
+    // On, and out of the way: the generator is more eager than any viewer.
+    USER_RATE_LIMIT: '60000',
+    HEARTBEAT_MIN_GAP: '1ms',
     WORKERS: String(workers),
     ...(root === against ? againstEnv : {})
   }))
@@ -105,13 +111,22 @@ export async function buildWorld ({ redisProgram, sessions, fill, wanted, peer, 
 
   const first = await service(here('..'), steady, 1)
   const live = await startSessions(first.url, sessions)
-  if (fill > 0) await fillUp(first.url, fill)
+  await fill(steady.url, filled)
   const lists: Record<string, { requests: Request[], units: number }> = {
     heartbeat: { units: 1, requests: live.map(({ id, token }, position) => post(`/session/${id}/heartbeat`, { position }, { authorization: `Bearer ${token}` })) },
     'heartbeats by 100': { units: BATCH, requests: chunks(live, BATCH).map(chunk => post('/heartbeats', { heartbeats: chunk.map(({ token }, position) => ({ playback_token: token, position })) })) },
     validate: { units: 1, requests: live.map(({ token }) => post('/token/validate', { token })) },
     'validate by 100': { units: BATCH, requests: chunks(live, BATCH).map(chunk => post('/token/validate', { tokens: chunk.map(({ token }) => token) })) },
     'validate by 100, live:false': { units: BATCH, requests: chunks(live, BATCH).map(chunk => post('/token/validate', { tokens: chunk.map(({ token }) => token), live: false })) },
+    // An evening: of 100 requests 85 are heartbeats, 10 validations, 5 starts, which take the place of the user's oldest session.
+    mixed: {
+      units: 1,
+      requests: live.flatMap(({ id, token, user }, at) => [
+        post(`/session/${id}/heartbeat`, { position: at }, { authorization: `Bearer ${token}` }),
+        ...(at % 17 < 2 ? [post('/token/validate', { token })] : []),
+        ...(at % 17 === 0 ? [start(`evening-${user}`, 'profile-1', { on_limit: 'supersede_oldest' })] : [])
+      ])
+    },
     concurrency: { units: 1, requests: live.map(({ user }) => ({ method: 'GET', path: `${API}/concurrency/${user}`, headers: accessToken(user) })) }
   }
   const builds: Array<{ root: string, suffix: string }> = [{ root: here('..'), suffix: '' }, ...(against === undefined ? [] : [{ root: against, suffix: ' (other)' }])]
@@ -144,14 +159,4 @@ async function flush (server: RedisServer): Promise<void> {
   const redis = new Redis(server.url)
   await redis.flushall()
   redis.disconnect()
-}
-
-/** Sessions that only have to be there, at most 5 of a user. */
-async function fillUp (url: string, count: number): Promise<void> {
-  const SLICE = 50_000
-  for (let from = 0; from < count; from += SLICE) {
-    const requests = Array.from({ length: Math.min(SLICE, count - from) }, (_, index) => start(`idle-${from + index}`, 'profile-1'))
-    let result: LoadResult | undefined
-    for (let done = 0; done < requests.length; done += result.count + result.errors) result = await load('autocannon', { url, requests: requests.slice(done), connections: 32, seconds: Math.ceil((requests.length - done) / 8_000) })
-  }
 }

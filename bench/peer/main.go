@@ -108,7 +108,7 @@ func redis(address string) {
 	}()
 	for c := range calls {
 		for {
-			fmt.Fprintf(writer, "*5\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n$1\r\n1\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n", sha, len(c.session), c.session, len(c.block), c.block)
+			fmt.Fprintf(writer, "*6\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n$1\r\n1\r\n$%d\r\n%s\r\n$1\r\n1\r\n$%d\r\n%s\r\n", sha, len(c.session), c.session, len(c.block), c.block)
 			waiting <- c.reply
 			if len(calls) == 0 {
 				break
@@ -175,7 +175,7 @@ func heartbeat(w http.ResponseWriter, r *http.Request) {
 		fmt.Sprintf(`,"position":%-11s,"last_heartbeat":"%s"`, strconv.FormatFloat(*b.Position, 'f', -1, 64), heard), reply,
 	}
 	got := <-reply
-	// Now, and one text: status (6), seq (10), previous beat (13); blanks where the session is absent.
+	// Now, and one text, the record from its status on; blanks where the session is absent.
 	status := strings.TrimSpace(got[1][:6])
 	if status == "" {
 		http.Error(w, `{"code":"session-not-found"}`, http.StatusNotFound)
