@@ -169,7 +169,8 @@ t.test('the circuit opens after at most 20 failures in a row, refuses at once, a
     stub.behave('identity', mode)
     await Promise.all(Array.from({ length: 20 }, async () => await decide()))
     const asked = stub.calls.identity
-    t.match(await decide(), { ...entitlementUnknown, retryAfterSeconds: Number }, mode)
+    const value = await decide()
+    t.match(value, { ...entitlementUnknown, retryAfterSeconds: Number }, mode)
     t.equal(stub.calls.identity, asked, 'the service is left in peace')
     t.match(reports.filter(report => report.upstream === 'identity').at(-1), { result: 'open' })
     t.ok(value.outcome === 'unknown' && value.retryAfterSeconds >= 5 && value.retryAfterSeconds <= 9)
