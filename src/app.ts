@@ -11,7 +11,7 @@ import type { WriteLines } from './modules/event/event-sink.ts'
 import lifecycle from './modules/lifecycle/index.ts'
 import session from './modules/session/index.ts'
 import token from './modules/token/index.ts'
-import answerHeaders from './plugins/answer-headers.ts'
+import answerHeaders, { Answer } from './plugins/answer-headers.ts'
 import auth from './plugins/auth.ts'
 import gauges from './plugins/gauges.ts'
 import metrics from './plugins/metrics.ts'
@@ -76,7 +76,7 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
     bodyLimit: BODY_BYTES,
     requestTimeout: REQUEST_MS,
     // Node looks every 30 s unless told: a socket that sends one byte a minute would live that much longer.
-    http: { headersTimeout: REQUEST_MS, connectionsCheckingInterval: 1_000 },
+    http: { ServerResponse: Answer, headersTimeout: REQUEST_MS, connectionsCheckingInterval: 1_000 },
     keepAliveTimeout: 65_000,
     forceCloseConnections: 'idle',
     return503OnClosing: false,
