@@ -109,7 +109,7 @@ export class Admission {
   readonly #client: RedisClient
   readonly #durability: Durability
   readonly #lanes = new Map<string, Lane>()
-  readonly #local: Gather<CreateCall, CreateReply | Error>
+  readonly #local: Gather<CreateCall, CreateReply>
   /** Set by the monitor: whether any master has lacked a replica for so long that `auto` means `local`. */
   replicasConnected = false
 
@@ -133,11 +133,7 @@ export class Admission {
 
   /** @throws ProblemError `admission-unconfirmed` when no replica acknowledged: the session may exist. Redis errors as they are. */
   async run (call: CreateCall): Promise<CreateReply> {
-    if (this.durability === 'local') {
-      const [reply] = await this.#local.run([call])
-      if (reply === undefined || reply instanceof Error) throw reply ?? new Error('no reply')
-      return reply
-    }
+    if (this.durability === 'local') return await this.#local.one(call)
     for (let move = 1; ; move++) {
       try {
         return await this.#lane(call.slot).run(call)

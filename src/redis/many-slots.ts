@@ -24,21 +24,27 @@ const MAX_PER_CALL = 128
  */
 export class ManySlots<Item, Reply> {
   readonly #options: ManySlotsOptions<Item, Reply>
-  readonly #gather = new Gather<Item, Reply | Error>(async items => await this.#call(items))
+  readonly #gather = new Gather<Item, Reply>(async items => await this.#call(items))
 
   constructor (options: ManySlotsOptions<Item, Reply>) {
     this.#options = options
   }
 
+  /** The reply for this item; rejects with the error of the call it was in. */
+  one (item: Item): Promise<Reply> {
+    return this.#gather.one(item)
+  }
+
   /** A reply for each item, in order, or the error of the call it was in. */
-  async run (items: readonly Item[]): Promise<Array<Reply | Error>> {
-    return await this.#gather.run(items)
+  async many (items: readonly Item[]): Promise<Array<Reply | Error>> {
+    return await this.#gather.many(items)
   }
 
   async #call (items: readonly Item[]): Promise<Array<Reply | Error>> {
-    const { client, add, read } = this.#options
-    const calls = this.#split(items)
+    const { client, slotOf, add, read } = this.#options
+    const calls = group(items, isCluster(client) ? slotOf : () => 0)
     const results = await runBatch(client, calls.map(call => ({ slot: call.slot, add: pipeline => add(pipeline, call.items) })))
+    if (calls.length === 1 && results[0]?.ok === true) return read(results[0].value, items)
     const replies = new Array<Reply | Error>(items.length)
     for (const [at, call] of calls.entries()) {
       const result = results[at] ?? { ok: false, error: new Error('no reply') }
@@ -47,23 +53,21 @@ export class ManySlots<Item, Reply> {
     }
     return replies
   }
+}
 
-  #split (items: readonly Item[]): Array<Call<Item>> {
-    const { client, slotOf } = this.#options
-    const calls: Array<Call<Item>> = []
-    const open = new Map<number, Call<Item>>()
-    const cluster = isCluster(client)
-    for (const [index, item] of items.entries()) {
-      const slot = cluster ? slotOf(item) : 0
-      let call = open.get(slot)
-      if (call === undefined || call.indexes.length >= MAX_PER_CALL) {
-        call = { slot, items: [], indexes: [] }
-        open.set(slot, call)
-        calls.push(call)
-      }
-      call.items.push(item)
-      call.indexes.push(index)
+function group<Item> (items: readonly Item[], slotOf: (item: Item) => number): Array<Call<Item>> {
+  const calls: Array<Call<Item>> = []
+  const open = new Map<number, Call<Item>>()
+  for (const [index, item] of items.entries()) {
+    const slot = slotOf(item)
+    let call = open.get(slot)
+    if (call === undefined || call.items.length >= MAX_PER_CALL) {
+      call = { slot, items: [], indexes: [] }
+      open.set(slot, call)
+      calls.push(call)
     }
-    return calls
+    call.items.push(item)
+    call.indexes.push(index)
   }
+  return calls
 }

@@ -31,8 +31,6 @@ export class UserRateLimit {
 
   /** Takes one request from what the user may do: 0, or the ms until there is one to take. @throws Redis errors. */
   async take (userId: string): Promise<number> {
-    const [waitMs] = await this.#waits.run([userId])
-    if (waitMs === undefined || waitMs instanceof Error) throw waitMs ?? new Error('no reply')
-    return waitMs
+    return await this.#waits.one(userId)
   }
 }

@@ -12,6 +12,7 @@ export const SCRIPTS = {
   lastBeats: { file: 'last-beats.lua', numberOfKeys: undefined },
   changeStatus: { file: 'change-status.lua', numberOfKeys: 2 },
   endSession: { file: 'end-session.lua', numberOfKeys: 6 },
+  dueSessions: { file: 'due-sessions.lua', numberOfKeys: undefined },
   reapSession: { file: 'reap-session.lua', numberOfKeys: 6 },
   acknowledgeEvents: { file: 'acknowledge-events.lua', numberOfKeys: undefined },
   trimOutbox: { file: 'trim-outbox.lua', numberOfKeys: 2 },
@@ -38,6 +39,7 @@ declare module 'ioredis' {
     Result<[code: number, nowMs: number, entryId: string, record: string], Context>
     endSession (session: Key, ended: Key, slots: Key, index: Key, due: Key, outbox: Key, sessionId: string, type: string, reason: string, endReason: string,
       endedBy: string, endedTtlMs: number, position: string, heardAt: string, metadata: string): Result<[code: number, nowMs: number, entryId: string, ended: string], Context>
+    dueSessions (numberOfKeys: number, ...duesNowAndLimit: Arg[]): Result<string[], Context>
     reapSession (session: Key, ended: Key, slots: Key, index: Key, due: Key, outbox: Key, sessionId: string, timeoutMs: number, graceUntilMs: number, endedTtlMs: number):
     Result<[code: number, nowMs: number, entryId: string, ended: string], Context>
     acknowledgeEvents (numberOfKeys: number, ...outboxesAndEntries: Arg[]): Result<[removed: number], Context>

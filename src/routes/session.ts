@@ -15,14 +15,12 @@ const SESSION_STATUSES = [400, 401, 404, 410] as const
 const sessionRoutes: FastifyPluginAsyncTypebox = async function (fastify) {
   const { lifecycle, auth } = fastify
 
-  /** The session of the path, if the caller's credential is one for it; a foreign one looks absent. */
-  async function owned ({ principal }: FastifyRequest, sessionId: string): Promise<OwnedSession> {
-    if (principal?.kind === 'session') {
-      if (principal.claims.session_id !== sessionId) throw notFoundProblem()
-      return { identity: identityOf(principal.claims), claims: principal.claims }
-    }
+  /** Does something to the session of the path, if the caller's credential is one for it; a foreign one looks absent. Not async: most callers are known at once. */
+  function asOwner<T> ({ principal }: FastifyRequest, sessionId: string, act: (session: OwnedSession) => Promise<T>): Promise<T> {
     if (principal === null) throw new ProblemError('unauthorized', 'A valid credential is required.')
-    return await lifecycle.locate(sessionId, userId => mayActFor(principal, userId))
+    if (principal.kind !== 'session') return lifecycle.locate(sessionId, userId => mayActFor(principal, userId)).then(act)
+    if (principal.claims.session_id !== sessionId) throw notFoundProblem()
+    return act({ identity: identityOf(principal.claims), claims: principal.claims })
   }
 
   /** Counts a request of the user whom the caller has proven to be, or to hold a token of; an admin or a gateway for nobody is not counted. */
@@ -48,7 +46,7 @@ const sessionRoutes: FastifyPluginAsyncTypebox = async function (fastify) {
         response: responses({ 200: ref(SessionAnswerSchema) }, ...SESSION_STATUSES, 429)
       },
       preHandler: counted
-    }, async request => ({ session: await lifecycle.get(await owned(request, request.params.session_id)) }))
+    }, async request => ({ session: await asOwner(request, request.params.session_id, async owned => await lifecycle.get(owned)) }))
 
     routes.post('/:session_id/heartbeat', {
       schema: {
@@ -63,7 +61,7 @@ const sessionRoutes: FastifyPluginAsyncTypebox = async function (fastify) {
       },
       config: { load: 'heartbeat' },
       logLevel: 'warn'
-    }, async request => await lifecycle.heartbeat(await owned(request, request.params.session_id), request.body))
+    }, request => asOwner(request, request.params.session_id, owned => lifecycle.heartbeat(owned, request.body)))
 
     for (const [action, status, summary] of [['pause', 'paused', 'Pause a session'], ['resume', 'active', 'Resume a paused session']] as const) {
       routes.post(`/:session_id/${action}`, {
@@ -79,7 +77,9 @@ const sessionRoutes: FastifyPluginAsyncTypebox = async function (fastify) {
         config: { load: 'heartbeat' },
         preValidation: defaultBody,
         preHandler: counted
-      }, async request => ({ session: await lifecycle.changeStatus(await owned(request, request.params.session_id), status, request.body) }))
+      }, async request => ({
+        session: await asOwner(request, request.params.session_id, async owned => await lifecycle.changeStatus(owned, status, request.body))
+      }))
     }
 
     routes.delete('/:session_id', {
@@ -95,7 +95,7 @@ const sessionRoutes: FastifyPluginAsyncTypebox = async function (fastify) {
       },
       config: { load: 'never' }
     }, async request => ({
-      session: await lifecycle.end(await owned(request, request.params.session_id), request.query.reason === 'stopped' ? 'stop' : 'complete', {})
+      session: await asOwner(request, request.params.session_id, async owned => await lifecycle.end(owned, request.query.reason === 'stopped' ? 'stop' : 'complete', {}))
     }))
   })
 
@@ -125,7 +125,7 @@ const sessionRoutes: FastifyPluginAsyncTypebox = async function (fastify) {
         config: { load: 'never' }
       }, async request => {
         const { playback_token: _, ...change } = request.body
-        return { session: await lifecycle.end(await owned(request, request.params.session_id), action, change) }
+        return { session: await asOwner(request, request.params.session_id, async owned => await lifecycle.end(owned, action, change)) }
       })
     }
   })

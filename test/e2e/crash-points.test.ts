@@ -19,7 +19,7 @@ const POINTS = {
     'before:send', 'after:send', 'before:acknowledgeEvents', 'after:acknowledgeEvents'],
   end: ['before:endSession', 'after:endSession', 'before:send', 'after:send', 'before:acknowledgeEvents', 'after:acknowledgeEvents'],
   change: ['before:changeStatus', 'after:changeStatus', 'before:send', 'after:acknowledgeEvents'],
-  sweep: ['before:pulse', 'after:pulse', 'before:zrangebyscore', 'after:zrangebyscore', 'after:get', 'before:zadd', 'after:zadd', 'before:reapSession', 'after:reapSession', 'before:send'],
+  sweep: ['before:pulse', 'after:pulse', 'before:dueSessions', 'after:dueSessions', 'after:get', 'before:zadd', 'after:zadd', 'before:reapSession', 'after:reapSession', 'before:send'],
 } as const
 
 interface Event { event_id: string, event_type: string, session_id: string, user_id: string, seq: number }

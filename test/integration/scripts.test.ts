@@ -114,6 +114,20 @@ t.test('scripts on a cluster-enabled server, with undeclared keys refused', { sk
     t.equal(await redis.scard(keys.concurrency(user)), 3)
   })
 
+  t.test('the due of many sets in one call, each set with its own bound', async t => {
+    const { create, of, user } = room(3)
+    const [first, second] = [await create('probe'), await create('probe')].map(({ id }) => id) as [string, string]
+    const set = of(first)[4]
+    const other = `${set}:other`
+    const times = Object.fromEntries(await Promise.all([first, second].map(async id => [id, Number(await redis.zscore(set, id))]))) as Record<string, number>
+    await redis.zadd(other, 5, user)
+    const due = async (nowMs: number, limit = 1_000): Promise<string[]> => await redis.dueSessions(3, set, `${set}:absent`, other, nowMs, limit)
+    t.same(await due(4), [])
+    t.same(await due(Math.min(...Object.values(times)) - 1), [user])
+    t.same((await due(Math.max(...Object.values(times)))).toSorted(), [first, second, user].toSorted())
+    t.equal((await due(Math.max(...Object.values(times)), 1)).length, 2)
+  })
+
   const block = (position: number): string => formatBeatBlock(position, '2026-11-23T20:00:00.000Z')
   const beat = async (gapMs: number, ...beats: Array<[id: string, position: number]>) =>
     await redis.heartbeat(beats.length, ...beats.map(([id]) => keys.session(id)), gapMs, beats.map(([, position]) => block(position)).join(''))

@@ -20,11 +20,11 @@ function relayOf (heartbeats: HeartbeatSampling, ready = true): { relay: EventRe
   })
   return { relay, sent, counted }
 }
-const beat = (beatMs: number, previousBeatMs: number, position = 1) => ({ seq: 1, beatMs, previousBeatMs, position, metadata: undefined })
+const beat = (beatMs: number, previousBeatMs: number, position = 1) => [{ seq: 1, beatMs, previousBeatMs }, { position }] as const
 
 t.test('all: the latest of each session, once per flush', async t => {
   const { relay, sent, counted } = relayOf('all')
-  for (let position = 1; position <= 5; position++) for (const id of ['a', 'b']) relay.heartbeat(subject(id), beat(MINUTE + position, MINUTE, position))
+  for (let position = 1; position <= 5; position++) for (const id of ['a', 'b']) relay.heartbeat(subject(id), ...beat(MINUTE + position, MINUTE, position))
   await relay.drain()
   t.match(sent, [{ event_type: 'playback.heartbeat', session_id: 'a', metadata: { position: 5 } }, { session_id: 'b', metadata: { position: 5 } }])
   t.equal(sent.length, 2)
@@ -35,7 +35,7 @@ t.test('sampled: the first of each minute; off: none', async t => {
   for (const [mode, expected] of [['sampled', 2], ['off', 0]] as const) {
     const { relay, sent } = relayOf(mode)
     for (const [now, before] of [[MINUTE - 1, MINUTE - 30_001], [MINUTE, MINUTE - 1], [MINUTE + 30_000, MINUTE], [2 * MINUTE, MINUTE + 30_000]] as const) {
-      relay.heartbeat(subject('a'), beat(now, before))
+      relay.heartbeat(subject('a'), ...beat(now, before))
       await relay.drain()
     }
     t.equal(sent.length, expected, mode)
@@ -44,13 +44,13 @@ t.test('sampled: the first of each minute; off: none', async t => {
 
 t.test('without a sink, and past the bound, each event is dropped and counted', async t => {
   const away = relayOf('all', false)
-  for (let i = 0; i < 10; i++) away.relay.heartbeat(subject(`s${i}`), beat(1, 0))
+  for (let i = 0; i < 10; i++) away.relay.heartbeat(subject(`s${i}`), ...beat(1, 0))
   await away.relay.drain()
   t.same([away.sent.length, away.counted], [0, { sent: 0, dropped: 10 }])
 
   const { relay, sent, counted } = relayOf('all')
-  for (let i = 0; i < 50_010; i++) relay.heartbeat(subject(`s${i}`), beat(1, 0))
-  relay.heartbeat(subject('s0'), beat(2, 1, 9))
+  for (let i = 0; i < 50_010; i++) relay.heartbeat(subject(`s${i}`), ...beat(1, 0))
+  relay.heartbeat(subject('s0'), ...beat(2, 1, 9))
   await relay.drain()
   t.same([sent.length, counted], [50_000, { sent: 50_000, dropped: 10 }])
   t.equal(sent[0]?.metadata.position, 9, 'a session that waits already is brought up to date')

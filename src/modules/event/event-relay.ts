@@ -6,10 +6,10 @@ import type { EventReason, OutboxEntry } from '../../redis/outbox.ts'
 import { parseRecord } from '../../redis/record.ts'
 import { ManySlots } from '../../redis/many-slots.ts'
 import type { RedisClient } from '../../redis/scripts.ts'
-import { EVENT_TYPES, type EventType, type Metadata, type PlaybackEvent } from '../../schemas.ts'
+import { EVENT_TYPES, type EventType, type PlaybackEvent } from '../../schemas.ts'
 import type { EventSink } from './event-sink.ts'
 import type { OutboxCapacity } from './outbox-capacity.ts'
-import { type EventSubject, heartbeatEvent, lifecycleEvent } from './playback-event.ts'
+import { type BeatContent, type EventSubject, heartbeatEvent, lifecycleEvent } from './playback-event.ts'
 
 export interface RelayObserver {
   sent: (type: EventType, count: number) => void
@@ -21,7 +21,8 @@ export interface RelayObserver {
 /** Which heartbeats become events: all, the first of a session in each minute, or none. */
 export type HeartbeatSampling = 'all' | 'sampled' | 'off'
 
-export interface BeatFacts { seq: number, beatMs: number, previousBeatMs: number, position: number, metadata: Metadata | undefined }
+/** What Redis says of a heartbeat; ms. */
+export interface BeatFacts { seq: number, beatMs: number, previousBeatMs: number }
 
 export interface RelayOptions {
   client: RedisClient
@@ -83,14 +84,14 @@ export class EventRelay {
   }
 
   /** Queues a heartbeat event, the latest per session. Under pressure it is dropped, and the drop is counted. */
-  heartbeat (subject: EventSubject, beat: BeatFacts): void {
+  heartbeat (subject: EventSubject, renewal: BeatFacts, said: BeatContent): void {
     const { heartbeats } = this.#options
-    if (heartbeats === 'off' || (heartbeats === 'sampled' && sameMinute(beat.beatMs, beat.previousBeatMs))) return
+    if (heartbeats === 'off' || (heartbeats === 'sampled' && sameMinute(renewal.beatMs, renewal.previousBeatMs))) return
     if (!this.#heartbeats.has(subject.sessionId) && this.#heartbeats.size >= MAX_HEARTBEATS) {
       this.#options.observer.dropped('playback.heartbeat', 1)
       return
     }
-    this.#heartbeats.set(subject.sessionId, heartbeatEvent(subject, beat))
+    this.#heartbeats.set(subject.sessionId, heartbeatEvent(subject, renewal, said))
     this.#flushTimer ??= setTimeout(() => { this.#flushHeartbeats() }, HEARTBEAT_FLUSH_MS)
   }
 
@@ -144,7 +145,7 @@ export class EventRelay {
     const delivered = [...this.#delivered].map(([slot, ids]) => ({ slot, ids }))
     if (delivered.length === 0) return
     this.#delivered = new Map()
-    const replies = await this.#removals.run(delivered)
+    const replies = await this.#removals.many(delivered)
     for (const reply of replies) if (reply instanceof Error) this.#options.observer.failed(reply)
   }
 

@@ -6,6 +6,9 @@ import { type Metadata, type PlaybackEvent, SCHEMA_VERSION } from '../../schemas
 /** Identity of the session a heartbeat belongs to. */
 export type EventSubject = Pick<SessionRecord, 'sessionId' | 'userId' | 'profileId' | 'contentId' | 'deviceId'>
 
+/** What the player says with a heartbeat. */
+export interface BeatContent { position: number, metadata?: Metadata | undefined }
+
 const subjectFields = (subject: EventSubject) => ({
   session_id: subject.sessionId,
   user_id: subject.userId,
@@ -34,14 +37,14 @@ export function lifecycleEvent (entry: OutboxEntry): PlaybackEvent {
 }
 
 /** The event of a heartbeat; `seq` is that of the last lifecycle change. */
-export function heartbeatEvent (subject: EventSubject, beat: { seq: number, beatMs: number, position: number, metadata: Metadata | undefined }): PlaybackEvent {
+export function heartbeatEvent (subject: EventSubject, { seq, beatMs }: { seq: number, beatMs: number }, { position, metadata }: BeatContent): PlaybackEvent {
   return {
     event_type: 'playback.heartbeat',
     ...subjectFields(subject),
-    timestamp: isoTime(beat.beatMs),
-    metadata: { position: beat.position, ...beat.metadata },
-    event_id: `${subject.sessionId}:hb:${beat.beatMs}`,
-    seq: beat.seq,
+    timestamp: isoTime(beatMs),
+    metadata: metadata === undefined ? { position } : { position, ...metadata },
+    event_id: `${subject.sessionId}:hb:${beatMs}`,
+    seq,
     schema_version: SCHEMA_VERSION
   }
 }

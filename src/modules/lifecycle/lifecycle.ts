@@ -68,20 +68,17 @@ export class Lifecycle {
   }
 
   /** Renews the session, and its token when less than half of that one's life is left. @throws ProblemError 404, 410; 429 when it comes too soon: the session lives. */
-  async heartbeat ({ identity, claims }: OwnedSession, { position, metadata }: HeartbeatRequest): Promise<HeartbeatAnswer> {
+  async heartbeat ({ identity, claims }: OwnedSession, said: HeartbeatRequest): Promise<HeartbeatAnswer> {
     const { sessions, events, heartbeatMs } = this.#parts
-    const renewal = await sessions.heartbeat(identity.sessionId, position)
+    const renewal = await sessions.heartbeat(identity.sessionId, said.position)
     if (renewal.outcome === 'absent') throw await this.#goneProblem(identity.sessionId)
     if (renewal.outcome === 'too-soon') throw this.#tooSoonProblem(renewal.waitMs)
-    events.heartbeat(identity, { ...renewal, position, metadata })
-    return {
-      session_id: identity.sessionId,
-      status: renewal.status,
-      position,
-      last_heartbeat: renewal.heardAt,
-      heartbeat_interval: Math.round(heartbeatMs / 1_000),
-      ...this.#renewedToken(identity, claims)
+    events.heartbeat(identity, renewal, said)
+    const answer = {
+      session_id: identity.sessionId, status: renewal.status, position: said.position, last_heartbeat: renewal.heardAt, heartbeat_interval: Math.round(heartbeatMs / 1_000)
     }
+    const token = this.#renewedToken(identity, claims)
+    return token === undefined ? answer : { ...answer, playback_token: token }
   }
 
   /** Heartbeats of many sessions, each with its own token; one result each, in order. Never throws for a single one. */
@@ -106,8 +103,9 @@ export class Lifecycle {
       } else if (renewal.outcome === 'too-soon') {
         results[index] = { session_id: identity.sessionId, ...failed(this.#tooSoonProblem(renewal.waitMs)) }
       } else {
-        events.heartbeat(identity, { ...renewal, position: beat.position, metadata: beat.metadata })
-        results[index] = { status: 200, session_id: identity.sessionId, position: beat.position, ...this.#renewedToken(identity, claims) }
+        events.heartbeat(identity, renewal, beat)
+        const token = this.#renewedToken(identity, claims)
+        results[index] = { status: 200, session_id: identity.sessionId, position: beat.position, ...(token === undefined ? {} : { playback_token: token }) }
       }
     }))
     return results
@@ -208,10 +206,10 @@ export class Lifecycle {
     return ending.ended
   }
 
-  #renewedToken (identity: SessionIdentity, claims: PlaybackClaims | undefined): { playback_token?: string } {
+  #renewedToken (identity: SessionIdentity, claims: PlaybackClaims | undefined): string | undefined {
     const { tokens, clock } = this.#parts
     const nowMs = clock.nowMs()
-    return claims !== undefined && tokens.needsRenewal(claims, nowMs) ? { playback_token: tokens.issue(identity, nowMs).token } : {}
+    return claims !== undefined && tokens.needsRenewal(claims, nowMs) ? tokens.issue(identity, nowMs).token : undefined
   }
 
   #tooSoonProblem (waitMs: number): ProblemError {

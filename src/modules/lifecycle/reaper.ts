@@ -1,7 +1,7 @@
 import { type BatchItem, runBatch } from '../../redis/batch.ts'
 import type { RedisClock } from '../../redis/clock.ts'
-import { keys, tagOfSlot } from '../../redis/keys.ts'
-import { occupiedSlots } from '../../redis/occupied.ts'
+import { keys, slotOf, tagOfSlot } from '../../redis/keys.ts'
+import { ManySlots } from '../../redis/many-slots.ts'
 import { type OutboxEntry, terminalEntry } from '../../redis/outbox.ts'
 import type { Pulse } from '../../redis/pulse.ts'
 import { parseRecord, type SessionRecord } from '../../redis/record.ts'
@@ -34,10 +34,23 @@ interface Candidate { sessionId: string, slot: number, session: SessionRecord | 
  */
 export class Reaper {
   readonly #options: ReaperOptions
+  /** Ids of the sessions of each slot whose time has come. */
+  readonly #due: ManySlots<number, string[]>
   #holdingSince: number | undefined
 
   constructor (options: ReaperOptions) {
+    const { client, clock } = options
     this.#options = options
+    this.#due = new ManySlots({
+      client,
+      slotOf: slot => slot,
+      add: (pipeline, slots) => pipeline.dueSessions(slots.length, ...slots.map(slot => keys.due(tagOfSlot(slot))), clock.nowMs(), DUE_AT_ONCE),
+      read: (reply, slots) => {
+        const bySlot = new Map<number, string[]>(slots.map(slot => [slot, []]))
+        for (const id of Array.isArray(reply) ? reply.map(String) : []) bySlot.get(slotOf(id))?.push(id)
+        return [...bySlot.values()]
+      }
+    })
   }
 
   /** Whether reaping is put off because too many sessions look dead at once. */
@@ -48,9 +61,8 @@ export class Reaper {
   async run (slots: readonly number[]): Promise<void> {
     const silent: Candidate[] = []
     let examined = 0
-    const occupied = await occupiedSlots(this.#options.client, slots, slot => keys.due(tagOfSlot(slot)))
-    for (let start = 0; start < occupied.length; start += SLOTS_AT_ONCE) {
-      const due = await this.#due(occupied.slice(start, start + SLOTS_AT_ONCE))
+    for (let start = 0; start < slots.length; start += SLOTS_AT_ONCE) {
+      const due = await this.#candidates(slots.slice(start, start + SLOTS_AT_ONCE))
       examined += due.length
       silent.push(...await this.#putOffLive(due))
     }
@@ -58,12 +70,9 @@ export class Reaper {
     for (let start = 0; start < silent.length; start += DUE_AT_ONCE) await this.#reap(silent.slice(start, start + DUE_AT_ONCE))
   }
 
-  async #due (slots: readonly number[]): Promise<Candidate[]> {
-    const now = this.#options.clock.nowMs()
-    const replies = await this.#replies(slots.map(slot => ({
-      slot, add: pipeline => pipeline.zrangebyscore(keys.due(tagOfSlot(slot)), '-inf', now, 'LIMIT', 0, DUE_AT_ONCE)
-    })))
-    const found = replies.flatMap((reply, index) => Array.isArray(reply) ? reply.map(id => ({ sessionId: String(id), slot: slots[index] ?? 0 })) : [])
+  async #candidates (slots: readonly number[]): Promise<Candidate[]> {
+    const due = await this.#due.many(slots)
+    const found = due.flatMap((ids, index) => ids instanceof Error ? [] : ids.map(sessionId => ({ sessionId, slot: slots[index] ?? 0 })))
     const records = await this.#replies(found.map(({ sessionId, slot }) => ({ slot, add: pipeline => pipeline.get(keys.session(sessionId)) })))
     return found.map((candidate, index) => {
       const record = records[index]

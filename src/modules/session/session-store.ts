@@ -79,16 +79,14 @@ export class SessionStore {
   }
 
   /** Never creates or revives a session: `absent` when a script has ended it, or when it never was. Writes nothing when it is `too-soon`. */
-  async heartbeat (sessionId: string, position: number): Promise<Renewal> {
-    const [renewal] = await this.heartbeats([{ sessionId, position }])
-    if (renewal === undefined || renewal instanceof Error) throw renewal ?? new Error('no reply')
-    return renewal
+  heartbeat (sessionId: string, position: number): Promise<Renewal> {
+    return this.#renewals.one({ sessionId, position, heardAt: this.#clock.nowIso() })
   }
 
   /** Many heartbeats; answers in order, an Error where Redis gave none. */
   async heartbeats (beats: ReadonlyArray<{ sessionId: string, position: number }>): Promise<Array<Renewal | Error>> {
     const heardAt = this.#clock.nowIso()
-    return await this.#renewals.run(beats.map(({ sessionId, position }) => ({ sessionId, position, heardAt })))
+    return await this.#renewals.many(beats.map(({ sessionId, position }) => ({ sessionId, position, heardAt })))
   }
 
   /** Pauses or resumes; `unchanged` when it is so already, and then nothing is written. */
@@ -124,7 +122,7 @@ export class SessionStore {
 
   /** Redis ms of each session's last heartbeat, in order; undefined for a session that is not held. */
   async beats (sessionIds: readonly string[]): Promise<Array<number | undefined | Error>> {
-    return await this.#beats.run(sessionIds)
+    return await this.#beats.many(sessionIds)
   }
 
   #readRenewals (reply: unknown, beats: readonly Beat[]): Renewal[] {
