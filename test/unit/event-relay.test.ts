@@ -1,5 +1,6 @@
 import t from 'tap'
 import { EventRelay, type HeartbeatSampling } from '../../src/modules/event/event-relay.ts'
+import { eventJson, heartbeatEvent, lifecycleEvent } from '../../src/modules/event/playback-event.ts'
 import type { PlaybackEvent } from '../../src/schemas.ts'
 
 type Options = ConstructorParameters<typeof EventRelay>[0]
@@ -54,4 +55,16 @@ t.test('without a sink, and past the bound, each event is dropped and counted', 
   await relay.drain()
   t.same([sent.length, counted], [50_000, { sent: 50_000, dropped: 10 }])
   t.equal(sent[0]?.metadata.position, 9, 'a session that waits already is brought up to date')
+})
+
+t.test('the JSON of an event is what JSON.stringify makes of it', async t => {
+  const session = { ...subject('3f0c9a52-8f6e-4d0b-9c41-5a1726e05132'), userId: 'a.b_c:d@e|f+g=h-1', status: 'active', seq: 7, beatMs: MINUTE, position: 9_999_999.999, lastHeartbeat: '', startedAt: '2026-11-23T20:15:30.000Z', limit: 3, limitSource: 'plan', fingerprint: '' } as const
+  const entry = { slot: 1, entryId: '1-1', seq: 7, atMs: MINUTE, session }
+  const events = [
+    heartbeatEvent(subject('a'), { seq: 1, beatMs: MINUTE }, { position: 0.001 }),
+    heartbeatEvent(subject('a'), { seq: 1, beatMs: MINUTE }, { position: -0, metadata: { quality: '1080p', network: 'a "word"\\\u2028\n' } }),
+    lifecycleEvent({ ...entry, type: 'playback.started', reason: undefined, metadata: '' }),
+    lifecycleEvent({ ...entry, type: 'playback.stopped', reason: 'superseded', metadata: '{"quality":"4K"}' })
+  ]
+  for (const event of events) t.equal(eventJson(event), JSON.stringify(event))
 })

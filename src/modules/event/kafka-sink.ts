@@ -3,6 +3,7 @@ import { Kafka, type KafkaConfig, logLevel, Partitioners, type Producer, type SA
 import type { PlaybackEvent } from '../../schemas.ts'
 import type { EventSink } from './event-sink.ts'
 import { type KafkaRecord, PartitionQueue } from './partition-queue.ts'
+import { eventJson } from './playback-event.ts'
 
 export interface KafkaSinkOptions {
   brokers: readonly string[]
@@ -151,7 +152,7 @@ function clientConfig ({ brokers, clientId, tls = false, sasl, log }: KafkaSinkO
 function toRecord (event: PlaybackEvent, headers: Readonly<Record<string, string>>): KafkaRecord {
   return {
     key: event.session_id,
-    value: JSON.stringify(event),
+    value: eventJson(event),
     headers: {
       ...headers,
       ce_specversion: '1.0',
