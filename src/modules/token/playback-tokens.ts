@@ -42,6 +42,8 @@ const MAX_LIFE_SECONDS = 365 * 86_400
  */
 const REMEMBERED_BYTES = 32 * 1024 * 1024
 const REMEMBERED = 50_000
+const ONE_OF = 16
+const MOST_HEADERS = 16
 /** Any moment but 0, which the library takes for none. */
 const PROBE_MS = 1_000_000_000_000
 const COMPACT = /^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$/
@@ -60,6 +62,10 @@ export class PlaybackTokens {
   readonly #verified = new LRUCache<string, PlaybackClaims>({
     max: REMEMBERED, maxSize: REMEMBERED_BYTES, sizeCalculation: (_claims, token) => 2 * token.length
   })
+
+  /** Of tokens that were valid, by the text of their header. */
+  readonly #byHeader = new Map<string, Verifier>()
+  #turn = 0
 
   /** @throws Error when a key is not usable or two keys share an id, so that a bad key ends the start, not a playback. */
   constructor (options: PlaybackTokensOptions) {
@@ -126,11 +132,9 @@ export class PlaybackTokens {
     if (token.length > MAX_LENGTH) return { valid: false, reason: 'malformed' }
     const claims = this.#verified.get(token)
     if (claims !== undefined) return inTime(claims, nowMs)
-    if (!COMPACT.test(token)) return { valid: false, reason: 'malformed' }
-    const [header = '', , signature = ''] = token.split('.')
-    // The last digit of base64url has spare bits: only the canonical spelling of a signature is accepted.
-    if (Buffer.from(signature, 'base64url').toString('base64url') !== signature) return { valid: false, reason: 'malformed' }
-    const verifier = this.#verifierFor(header)
+    if (!COMPACT.test(token) || !hasCanonicalEnd(token)) return { valid: false, reason: 'malformed' }
+    const header = token.slice(0, token.indexOf('.'))
+    const verifier = this.#byHeader.get(header) ?? this.#verifierFor(header)
     if (typeof verifier === 'string') return { valid: false, reason: verifier }
     let payload: unknown
     try {
@@ -139,8 +143,19 @@ export class PlaybackTokens {
       return { valid: false, reason: 'signature' }
     }
     if (!claimsSchema.Check(payload) || !consistent(payload)) return { valid: false, reason: 'claims' }
-    this.#verified.set(token, Object.freeze(payload))
+    // A header that was looked at once and led to a key does so again; there are as many as spellings of our keys' headers.
+    if (this.#byHeader.size < MOST_HEADERS) this.#byHeader.set(header, verifier)
+    this.#remember(token, Object.freeze(payload))
     return inTime(payload, nowMs)
+  }
+
+  /**
+   * While there is room, each token; then one of sixteen. Sessions beat in turn, so with more of them than places the token that was used
+   * longest ago is the next to come: a cache that took all would hit none, and fill the heap's old generation with what it drops.
+   */
+  #remember (token: string, claims: PlaybackClaims): void {
+    const full = this.#verified.calculatedSize + 2 * token.length > REMEMBERED_BYTES || this.#verified.size >= REMEMBERED
+    if (!full || this.#turn++ % ONE_OF === 0) this.#verified.set(token, claims)
   }
 
   /** Our tokens' headers hold exactly alg, typ and kid; anything else (`crit`, `jku`, `b64`, …) is not ours. */
@@ -157,6 +172,15 @@ export class PlaybackTokens {
     const verifier = this.#verifiers.get(kid)
     return verifier === undefined || verifier.alg !== alg ? 'unknown-key' : verifier
   }
+}
+
+const BASE64URL = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
+
+/** The last digit of base64url has spare bits (RFC 4648, section 3.5): only the canonical spelling of a signature is accepted, where they are 0. */
+function hasCanonicalEnd (token: string): boolean {
+  const over = (token.length - token.lastIndexOf('.') - 1) % 4
+  const last = BASE64URL.indexOf(token.charAt(token.length - 1))
+  return over === 0 || (over === 2 && last % 16 === 0) || (over === 3 && last % 4 === 0)
 }
 
 /** What the schema cannot say of claims: they are as `issue` makes them. */
