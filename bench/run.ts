@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -7,7 +7,7 @@ import { parseArgs } from 'node:util'
 import { requireRedis } from '../test/support/requirements.ts'
 import { load, wrkVersion } from './load.ts'
 import { cpuSeconds, residentMebibytes } from './processes.ts'
-import { type Curve, html, machine, regressions, type Report, type Row, table } from './report.ts'
+import { type Baseline, type Curve, html, machine, regressions, type Report, type Row, table, withRows } from './report.ts'
 import { buildWorld, type Scenario } from './scenarios.ts'
 
 /**
@@ -89,6 +89,7 @@ async function measureAll (count: number): Promise<Row[]> {
     }
   })
 }
+const stored = (): Baseline => JSON.parse(readFileSync(BASELINE, 'utf8'))
 function raise (): never { throw new Error('no scenario') }
 
 let rows = await measureAll(roundCount)
@@ -105,7 +106,8 @@ if (values.rates) {
 
 let worse: string[] = []
 if (values.compare) {
-  const baseline: Record<string, number> = JSON.parse(readFileSync(BASELINE, 'utf8'))
+  const baseline = stored()
+  if (baseline.generator !== generator) throw new Error(`the baseline was measured with ${baseline.generator}, this is ${generator}`)
   worse = regressions(rows, baseline)
   // Again before it counts: somebody else may have been at work on the machine. Rounds add up.
   for (let again = 0; worse.length > 0 && again < 2; again++) worse = regressions(rows = await measureAll(roundCount), baseline)
@@ -114,7 +116,7 @@ const report: Report = { machine: machine(generator === 'wrk' ? wrkVersion() ?? 
 process.stdout.write(`${table(report)}\n`)
 if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(report, undefined, 2)}\n`)
 if (values.html !== undefined) writeFileSync(values.html, html(report))
-if (values.save) writeFileSync(BASELINE, `${JSON.stringify(Object.fromEntries(rows.map(({ name, lowest }) => [name, Number(lowest.toFixed(2))])), undefined, 2)}\n`)
+if (values.save) writeFileSync(BASELINE, `${JSON.stringify(withRows(existsSync(BASELINE) ? stored() : { generator, ofFloor: {} }, rows), undefined, 2)}\n`)
 await world.close()
 for (const line of worse) process.stdout.write(`WORSE ${line}\n`)
 const errors = rows.reduce((sum, row) => sum + row.errors, 0)
