@@ -110,7 +110,7 @@ if (values.compare) {
   if (baseline.generator !== generator) throw new Error(`the baseline was measured with ${baseline.generator}, this is ${generator}`)
   worse = regressions(rows, baseline)
   // Again before it counts: somebody else may have been at work on the machine. Rounds add up.
-  for (let again = 0; worse.length > 0 && again < 2; again++) worse = regressions(rows = await measureAll(roundCount), baseline)
+  for (let again = 0; worse.length > 0 && again < 3; again++) worse = regressions(rows = await measureAll(roundCount), baseline)
 }
 const report: Report = { machine: machine(generator === 'wrk' ? wrkVersion() ?? 'wrk' : 'autocannon', redisVersion), rows, curves }
 process.stdout.write(`${table(report)}\n`)
