@@ -41,6 +41,27 @@ t.test('time is judged by the moment given, with five seconds of leeway, on reme
   }
 })
 
+t.test('with more sessions than places the remembered stay; idle ones give up their places', async t => {
+  const tokens = tokensOf(SECRET)
+  const long = 'x'.repeat(120)
+  let made = 0
+  const shown = (count: number, nowMs: number): string[] => Array.from({ length: count }, () => {
+    const { token } = tokens.issue({ ...WHO, userId: `${long}${made++}`, profileId: long, contentId: long, deviceId: long }, nowMs)
+    if (!tokens.verify(token, nowMs).valid) throw new Error('an own token is not valid')
+    return token
+  })
+  const kept = (list: string[], nowMs: number): number => list.filter(token => tokens.recall(token, nowMs) !== undefined).length
+  // 32 MiB are some 14,000 of these.
+  const first = shown(10_000, NOW)
+  t.equal(kept(first, NOW), first.length, 'each, while there is room')
+  const beyond = shown(20_000, NOW)
+  t.ok(kept(first, NOW) > 0.8 * first.length, 'most of them stay when twice as many come')
+  t.ok(kept(beyond, NOW) < 0.5 * beyond.length)
+  const later = NOW + 130_000
+  const next = shown(3_000, later)
+  t.equal(kept(next, later), next.length, 'whoever comes when the others are idle is taken')
+})
+
 t.test('a rotation interrupts nobody, and a dropped key is dropped', async t => {
   const second = 'second-signing-key-0123456789-abcdefg'
   const [before, prepared, after, done] = [tokensOf(SECRET), tokensOf(SECRET, second), tokensOf(second, SECRET), tokensOf(second)]

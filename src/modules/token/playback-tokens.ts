@@ -42,6 +42,8 @@ const MAX_LIFE_SECONDS = 365 * 86_400
  */
 const REMEMBERED_BYTES = 32 * 1024 * 1024
 const REMEMBERED = 50_000
+/** A token that nobody has shown for this long (four heartbeats) gives up its place to any other. */
+const IDLE_MS = 120_000
 const ONE_OF = 16
 const MOST_HEADERS = 16
 /** Any moment but 0, which the library takes for none. */
@@ -49,6 +51,8 @@ const PROBE_MS = 1_000_000_000_000
 const COMPACT = /^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$/
 const claimsSchema = TypeCompiler.Compile(PlaybackClaimsSchema)
 
+/** `shownMs`: when it was last asked for. */
+interface Remembered { claims: PlaybackClaims, shownMs: number }
 interface Verifier { alg: string, verify: (token: string) => unknown }
 
 /**
@@ -59,8 +63,8 @@ export class PlaybackTokens {
   readonly #options: PlaybackTokensOptions
   readonly #sign: (payload: Record<string, unknown>) => string
   readonly #verifiers: ReadonlyMap<string, Verifier>
-  readonly #verified = new LRUCache<string, PlaybackClaims>({
-    max: REMEMBERED, maxSize: REMEMBERED_BYTES, sizeCalculation: (_claims, token) => 2 * token.length
+  readonly #verified = new LRUCache<string, Remembered>({
+    max: REMEMBERED, maxSize: REMEMBERED_BYTES, sizeCalculation: (_remembered, token) => 2 * token.length
   })
 
   /** Of tokens that were valid, by the text of their header. */
@@ -98,7 +102,7 @@ export class PlaybackTokens {
 
   /** The claims of a token that has passed `verify` here before and is in time; undefined for any other, which may not even be a playback token. */
   recall (token: string, nowMs: number): PlaybackClaims | undefined {
-    const claims = this.#verified.get(token)
+    const claims = this.#remembered(token, nowMs)
     return claims !== undefined && inTime(claims, nowMs).valid ? claims : undefined
   }
 
@@ -130,7 +134,7 @@ export class PlaybackTokens {
 
   #verify (token: string, nowMs: number): TokenVerification {
     if (token.length > MAX_LENGTH) return { valid: false, reason: 'malformed' }
-    const claims = this.#verified.get(token)
+    const claims = this.#remembered(token, nowMs)
     if (claims !== undefined) return inTime(claims, nowMs)
     if (!COMPACT.test(token) || !hasCanonicalEnd(token)) return { valid: false, reason: 'malformed' }
     const header = token.slice(0, token.indexOf('.'))
@@ -145,17 +149,30 @@ export class PlaybackTokens {
     if (!claimsSchema.Check(payload) || !consistent(payload)) return { valid: false, reason: 'claims' }
     // A header that was looked at once and led to a key does so again; there are as many as spellings of our keys' headers.
     if (this.#byHeader.size < MOST_HEADERS) this.#byHeader.set(header, verifier)
-    this.#remember(token, Object.freeze(payload))
+    this.#remember(token, Object.freeze(payload), nowMs)
     return inTime(payload, nowMs)
   }
 
+  #remembered (token: string, nowMs: number): PlaybackClaims | undefined {
+    const known = this.#verified.get(token)
+    if (known === undefined) return undefined
+    known.shownMs = nowMs
+    return known.claims
+  }
+
   /**
-   * While there is room, each token; then one of sixteen. Sessions beat in turn, so with more of them than places the token that was used
-   * longest ago is the next to come: a cache that took all would hit none, and fill the heap's old generation with what it drops.
+   * Each token while there is room or an idle one to drop, else one of sixteen. Sessions beat in turn, so with more of them than places the
+   * token that was shown longest ago is the next to come: a cache that took all would hit none, and fill the heap's old generation with what it drops.
    */
-  #remember (token: string, claims: PlaybackClaims): void {
+  #remember (token: string, claims: PlaybackClaims, nowMs: number): void {
     const full = this.#verified.calculatedSize + 2 * token.length > REMEMBERED_BYTES || this.#verified.size >= REMEMBERED
-    if (!full || this.#turn++ % ONE_OF === 0) this.#verified.set(token, claims)
+    if (full && !this.#oldestIsIdle(nowMs) && this.#turn++ % ONE_OF !== 0) return
+    this.#verified.set(token, { claims, shownMs: nowMs })
+  }
+
+  #oldestIsIdle (nowMs: number): boolean {
+    const oldest = this.#verified.rvalues().next().value
+    return oldest !== undefined && nowMs - oldest.shownMs > IDLE_MS
   }
 
   /** Our tokens' headers hold exactly alg, typ and kid; anything else (`crit`, `jku`, `b64`, …) is not ours. */
