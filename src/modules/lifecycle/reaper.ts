@@ -48,7 +48,7 @@ export class Reaper {
       read: (reply, slots) => {
         const bySlot = new Map<number, string[]>(slots.map(slot => [slot, []]))
         for (const id of Array.isArray(reply) ? reply.map(String) : []) bySlot.get(slotOf(id))?.push(id)
-        return [...bySlot.values()]
+        return slots.map(slot => bySlot.get(slot) ?? [])
       }
     })
   }
