@@ -26,7 +26,8 @@ export async function runBatch (client: RedisClient, items: readonly BatchItem[]
   return results
 }
 
-const PAUSE_MS = 10
+/** Between the parts of work that nobody waits for. */
+export const PAUSE_MS = 10
 
 /** As `runBatch`, for work that nobody waits for: a part at a time, so that requests get their turn here and in Redis. */
 export async function runPaced (client: RedisClient, items: readonly BatchItem[], atOnce = 512): Promise<BatchResult[]> {

@@ -14,6 +14,7 @@ export const SCRIPTS = {
   endSession: { file: 'end-session.lua', numberOfKeys: 6 },
   dueSessions: { file: 'due-sessions.lua', numberOfKeys: undefined },
   reapSession: { file: 'reap-session.lua', numberOfKeys: 6 },
+  outboxLengths: { file: 'outbox-lengths.lua', numberOfKeys: undefined },
   acknowledgeEvents: { file: 'acknowledge-events.lua', numberOfKeys: undefined },
   trimOutbox: { file: 'trim-outbox.lua', numberOfKeys: 2 },
   rateLimit: { file: 'rate-limit.lua', numberOfKeys: undefined },
@@ -42,6 +43,7 @@ declare module 'ioredis' {
     dueSessions (numberOfKeys: number, ...duesNowAndLimit: Arg[]): Result<string[], Context>
     reapSession (session: Key, ended: Key, slots: Key, index: Key, due: Key, outbox: Key, sessionId: string, timeoutMs: number, graceUntilMs: number, endedTtlMs: number):
     Result<[code: number, nowMs: number, entryId: string, ended: string], Context>
+    outboxLengths (numberOfKeys: number, ...outboxes: Key[]): Result<number[], Context>
     acknowledgeEvents (numberOfKeys: number, ...outboxesAndEntries: Arg[]): Result<[removed: number], Context>
     trimOutbox (outbox: Key, lost: Key, events: number): Result<[removed: number, lost: number], Context>
     rateLimit (numberOfKeys: number, ...usersAndPerMinute: Arg[]): Result<[nowMs: number, waitsMs: string], Context>

@@ -14,7 +14,7 @@ const PRELOAD = new URL('../support/crash-point.mjs', import.meta.url)
 
 /** Every call that is waited for, in the order in which each operation makes it. */
 const POINTS = {
-  relay: ['before:xlen', 'after:xlen', 'before:xrange', 'after:xrange', 'before:send', 'after:send', 'before:acknowledgeEvents', 'after:acknowledgeEvents'],
+  relay: ['before:outboxLengths', 'after:outboxLengths', 'before:xrange', 'after:xrange', 'before:send', 'after:send', 'before:acknowledgeEvents', 'after:acknowledgeEvents'],
   create: ['after:get', 'before:upstream', 'after:upstream', 'before:createSession', 'after:createSession', 'before:wait', 'after:wait',
     'before:send', 'after:send', 'before:acknowledgeEvents', 'after:acknowledgeEvents'],
   end: ['before:endSession', 'after:endSession', 'before:send', 'after:send', 'before:acknowledgeEvents', 'after:acknowledgeEvents'],

@@ -251,6 +251,7 @@ t.test('scripts on a cluster-enabled server, with undeclared keys refused', { sk
   t.test('acknowledged events go, and the emptied stream with them', async t => {
     const { tag, create } = room(3)
     const { reply } = await create('probe')
+    t.same(await redis.outboxLengths(3, `${keys.outbox(tag)}:absent`, keys.outbox(tag), `${keys.outbox(tag)}:absent`), [0, 1, 0])
     t.same(await redis.acknowledgeEvents(1, keys.outbox(tag), 1, String(reply[3])), [1])
     t.equal(await redis.exists(keys.outbox(tag)), 0)
   })

@@ -1,7 +1,6 @@
 import { runBatch } from '../../redis/batch.ts'
 import type { RedisClock } from '../../redis/clock.ts'
 import { keys, tagOfSlot } from '../../redis/keys.ts'
-import { occupiedSlots } from '../../redis/occupied.ts'
 import type { EventReason, OutboxEntry } from '../../redis/outbox.ts'
 import { parseRecord } from '../../redis/record.ts'
 import { ManySlots } from '../../redis/many-slots.ts'
@@ -98,16 +97,16 @@ export class EventRelay {
   /** Ships what other instances, or this one, have left in the outboxes of these slots. */
   async shipLeftOvers (slots: readonly number[]): Promise<void> {
     const { client, clock, sink, capacity } = this.#options
-    const occupied = await occupiedSlots(client, slots, slot => keys.outbox(tagOfSlot(slot)))
-    await capacity.enforce(slots, occupied)
+    const waiting = await capacity.waiting(slots)
+    await capacity.enforce(slots.length, waiting)
     if (!sink.ready()) return
     const until = String(clock.nowMs() - LEFT_OVER_MS)
-    for (let start = 0; start < occupied.length; start += SLOTS_AT_ONCE) {
-      const chunk = occupied.slice(start, start + SLOTS_AT_ONCE)
-      const replies = await runBatch(client, chunk.map(slot => ({
+    for (let start = 0; start < waiting.length; start += SLOTS_AT_ONCE) {
+      const chunk = waiting.slice(start, start + SLOTS_AT_ONCE)
+      const replies = await runBatch(client, chunk.map(({ slot }) => ({
         slot, add: pipeline => pipeline.xrange(keys.outbox(tagOfSlot(slot)), '-', until, 'COUNT', LEFT_OVER_COUNT)
       })))
-      const entries = replies.flatMap((reply, index) => reply.ok ? readEntries(chunk[index] ?? 0, reply.value) : [])
+      const entries = replies.flatMap((reply, index) => reply.ok ? readEntries(chunk[index]?.slot ?? 0, reply.value) : [])
       await Promise.allSettled(entries.filter(entry => !this.#inFlight.has(`${entry.slot}:${entry.entryId}`)).map(async entry => { await this.#ship(entry) }))
     }
     await this.#acknowledge()
