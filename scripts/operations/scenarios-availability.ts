@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { ServiceProcess } from '../../test/support/service-process.ts'
 import type { Scenario } from './trial.ts'
 
 /** Instances, starts that fail, latency and overload. */
@@ -80,7 +81,29 @@ export const AVAILABILITY: Scenario[] = [
     }
   },
   {
-    alerts: ['ViewingEventLoopSlow', 'ViewingOverloadShedding', 'ViewingHeartbeatsShed'],
+    alerts: ['ViewingEventLoopSlow'],
+    factor: 12,
+    scrapeMs: 3_000,
+    async play (trial) {
+      const { world } = trial
+      await trial.ordinary(15)
+      const mended = new AbortController()
+      // Shorter than what sheds starts: only late, and late all the time.
+      await trial.fault('a noisy neighbour: the instance gets the processor for 0.1 s in each 0.4 s (SIGSTOP, SIGCONT)', () => {
+        starve(world.instances[0]?.process, 300, 100, mended.signal)
+      })
+      await trial.fires()
+      await trial.action('one instance more, and the late one is taken out', async () => {
+        await world.addInstance()
+        mended.abort()
+        await world.kill(0)
+        await world.remove(0)
+      })
+      await trial.ends()
+    }
+  },
+  {
+    alerts: ['ViewingOverloadShedding', 'ViewingHeartbeatsShed'],
     // A process that is late answers its scrape late: ordinary ones wait for 10 s.
     factor: 12,
     scrapeMs: 3_000,
@@ -90,18 +113,9 @@ export const AVAILABILITY: Scenario[] = [
       // What has come meanwhile then fills the short time it runs: few and long turns of its event loop.
       Object.assign(world.traffic.habits, { startsPerSecond: 40, beats: 20 })
       await trial.ordinary(15)
-      const victim = world.instances[0]?.process
       const mended = new AbortController()
-      await trial.fault('the instance gets the processor for 0.2 s in each 3 s (SIGSTOP, SIGCONT)', () => {
-        const starve = async (): Promise<void> => {
-          while (!mended.signal.aborted) {
-            victim?.signal('SIGSTOP')
-            await sleep(2_800)
-            victim?.signal('SIGCONT')
-            await sleep(200)
-          }
-        }
-        starve().catch(() => { mended.abort() })
+      await trial.fault('the instance gets the processor for 0.08 s in each 3 s (SIGSTOP, SIGCONT)', () => {
+        starve(world.instances[0]?.process, 2_920, 80, mended.signal)
       })
       await trial.fires()
       await trial.action('one instance more, and the late one is taken out', async () => {
@@ -114,3 +128,16 @@ export const AVAILABILITY: Scenario[] = [
     }
   }
 ]
+
+/** Takes the processor from a process for `stoppedMs` and gives it back for `runningMs`, over and over until it is mended. */
+function starve (process: ServiceProcess | undefined, stoppedMs: number, runningMs: number, mended: AbortSignal): void {
+  const round = (): void => {
+    if (mended.aborted) return
+    process?.signal('SIGSTOP')
+    setTimeout(() => {
+      process?.signal('SIGCONT')
+      setTimeout(round, runningMs)
+    }, stoppedMs)
+  }
+  round()
+}
