@@ -109,8 +109,10 @@ export async function buildWorld ({ redisProgram, sessions, fill: filled, wanted
   const floor = keep(await launch(node(here('floor.ts')), {}))
   const scenarios: Scenario[] = [{ name: 'floor', url: floor.url, pids: floor.pids, redis: steady, requests: [{ method: 'POST', path: '/', headers: JSON_TYPE, body: '{"position":1}' }], units: 1 }]
 
-  const first = await service(here('..'), steady, 1)
-  const live = await startSessions(first.url, sessions)
+  // A service that has served starts is dearer afterwards: one of its own makes the sessions, so that builds are compared in the same state.
+  const seeder = await service(here('..'), steady, 1)
+  const live = await startSessions(seeder.url, sessions)
+  await seeder.close()
   await fill(steady.url, filled)
   const lists: Record<string, { requests: Request[], units: number }> = {
     heartbeat: { units: 1, requests: live.map(({ id, token }, position) => post(`/session/${id}/heartbeat`, { position }, { authorization: `Bearer ${token}` })) },
@@ -135,7 +137,7 @@ export async function buildWorld ({ redisProgram, sessions, fill: filled, wanted
       const name = (what: string): string => `${what}${workers === 1 ? '' : `, ${workers} workers`}${suffix}`
       const steadyNames = Object.keys(lists).filter(what => wanted(name(what)))
       if (steadyNames.length > 0) {
-        const { url, pids } = root === here('..') && workers === 1 ? first : await service(root, steady, workers)
+        const { url, pids } = await service(root, steady, workers)
         for (const what of steadyNames) scenarios.push({ name: name(what), url, pids, redis: steady, ...(lists[what] ?? { requests: [], units: 1 }) })
       }
       if (!wanted(name('create'))) continue

@@ -19,6 +19,7 @@ import overload from './plugins/overload.ts'
 import problemDetails, { clientErrorHandler, frameworkErrors } from './plugins/problem-details.ts'
 import rateLimit from './plugins/rate-limit.ts'
 import redis from './plugins/redis.ts'
+import requestBody, { Message } from './plugins/request-body.ts'
 import swagger from './plugins/swagger.ts'
 import sweep from './plugins/sweep.ts'
 import upstream from './plugins/upstream.ts'
@@ -76,7 +77,7 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
     bodyLimit: BODY_BYTES,
     requestTimeout: REQUEST_MS,
     // Node looks every 30 s unless told: a socket that sends one byte a minute would live that much longer.
-    http: { ServerResponse: Answer, headersTimeout: REQUEST_MS, connectionsCheckingInterval: 1_000 },
+    http: { IncomingMessage: Message, ServerResponse: Answer, headersTimeout: REQUEST_MS, connectionsCheckingInterval: 1_000 },
     keepAliveTimeout: 65_000,
     forceCloseConnections: 'idle',
     return503OnClosing: false,
@@ -86,6 +87,7 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
     frameworkErrors
   })
   fastify.removeContentTypeParser('text/plain')
+  await fastify.register(requestBody, { limit: BODY_BYTES })
   for (const schema of SHARED_SCHEMAS) fastify.addSchema(schema)
 
   await fastify.register(problemDetails)
