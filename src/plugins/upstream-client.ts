@@ -1,4 +1,5 @@
-import { errors, Pool } from 'undici'
+import type { IncomingHttpHeaders } from 'node:http'
+import { type Dispatcher, errors, Pool } from 'undici'
 
 /**
  * What one GET came to. An upstream that fails is a normal outcome, so nothing here is an exception.
@@ -52,17 +53,8 @@ export class UpstreamClient {
 
   /** Asks once. Settles at the latest when the signal aborts, and never rejects. */
   async get (path: string, query: Record<string, string>, signal: AbortSignal): Promise<HttpAnswer> {
-    try {
-      const target = `${this.#prefix}${path}?${new URLSearchParams(query).toString()}`
-      const { statusCode, headers, body } = await this.#pool.request({ method: 'GET', path: target, headers: HEADERS, signal })
-      const refused = judge(statusCode, headers)
-      if (refused === undefined) return parse(await body.text())
-      // Reading the rest keeps the connection; nobody waits for it.
-      body.dump({ limit: MAX_BODY_BYTES }).catch(() => { /* the connection is gone, and the outcome known */ })
-      return refused
-    } catch (error) {
-      return signal.aborted ? { result: 'timeout', reason: 'deadline' } : failure(error)
-    }
+    const target = `${this.#prefix}${path}?${new URLSearchParams(query).toString()}`
+    return await new Promise(resolve => { this.#pool.dispatch({ method: 'GET', path: target, headers: HEADERS }, new Exchange(signal, resolve)) })
   }
 
   /** Lets running calls end, for as long as their deadline can last, then closes every connection. */
@@ -70,6 +62,60 @@ export class UpstreamClient {
     const bound = setTimeout(() => { this.#pool.destroy().catch(() => { /* closing already */ }) }, this.#deadlineMs)
     await this.#pool.close().catch(() => { /* destroyed by the bound */ })
     clearTimeout(bound)
+  }
+}
+
+/**
+ * One question and its answer, as the library's core tells of them: its `request` makes a stream of each body and listeners around it, which was
+ * half of what a question cost. Settles once; what comes later only keeps the connection.
+ */
+class Exchange implements Dispatcher.DispatchHandler {
+  readonly #signal: AbortSignal
+  readonly #settle: (answer: HttpAnswer) => void
+  #controller: Dispatcher.DispatchController | undefined
+  #chunks: Buffer[] = []
+  #settled = false
+  readonly #onAbort = (): void => {
+    this.#finish({ result: 'timeout', reason: 'deadline' })
+    this.#controller?.abort(new errors.RequestAbortedError())
+  }
+
+  constructor (signal: AbortSignal, settle: (answer: HttpAnswer) => void) {
+    this.#signal = signal
+    this.#settle = settle
+    if (signal.aborted) this.#onAbort()
+    else signal.addEventListener('abort', this.#onAbort)
+  }
+
+  /** Not at once when every connection is taken: then the deadline may have passed. */
+  onRequestStart (controller: Dispatcher.DispatchController): void {
+    this.#controller = controller
+    if (this.#signal.aborted) controller.abort(new errors.RequestAbortedError())
+  }
+
+  onResponseStart (_controller: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders): void {
+    const refused = status < 200 ? undefined : judge(status, headers)
+    if (refused !== undefined) this.#finish(refused)
+  }
+
+  onResponseData (_controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    if (!this.#settled) this.#chunks.push(chunk)
+  }
+
+  onResponseEnd (): void {
+    if (!this.#settled) this.#finish(parse(Buffer.concat(this.#chunks).toString()))
+  }
+
+  onResponseError (_controller: Dispatcher.DispatchController, error: Error): void {
+    this.#finish(failure(error))
+  }
+
+  #finish (answer: HttpAnswer): void {
+    if (this.#settled) return
+    this.#settled = true
+    this.#chunks = []
+    this.#signal.removeEventListener('abort', this.#onAbort)
+    this.#settle(answer)
   }
 }
 

@@ -1,4 +1,4 @@
-import { createHash, createPublicKey } from 'node:crypto'
+import { createPublicKey, hash } from 'node:crypto'
 import { TypeCompiler } from '@sinclair/typebox/compiler'
 import { createSigner, createVerifier } from 'fast-jwt'
 import { LRUCache } from 'lru-cache'
@@ -125,7 +125,7 @@ export class PlaybackTokens {
   #issue ({ sessionId, userId, profileId, contentId, deviceId }: SessionIdentity, nowMs: number): { token: string, expiresAtMs: number } {
     const iat = Math.floor(nowMs / 1_000)
     const exp = iat + this.#options.lifeSeconds
-    const jti = createHash('sha256').update(`${sessionId}:${iat}`).digest('hex').slice(0, 32)
+    const jti = hash('sha256', `${sessionId}:${iat}`, 'hex').slice(0, 32)
     const claims: PlaybackClaims = {
       session_id: sessionId, user_id: userId, profile_id: profileId, content_id: contentId, device_id: deviceId, iss: ISSUER, sub: userId, iat, exp, nbf: iat, jti
     }
