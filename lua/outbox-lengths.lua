@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- How many events wait in outboxes. One call for many slots: while Kafka is away a sweep asks about thousands that hold some, and a
+-- How many events wait in outboxes. One call for many slots: while Kafka is away a sweep asks for thousands that hold some, and a
 -- command for each was three quarters of the garbage of an outage.
 --
 -- KEYS    outbox:{tag} of each   stream

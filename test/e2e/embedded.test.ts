@@ -21,7 +21,7 @@ t.test('on a machine without any Redis the one inside the process keeps the limi
   const gone = await waitFor('the silent to be ended', async () => {
     const answer = await call(`/session/${first.body.session?.session_id}`, { headers: { authorization: `Bearer ${first.body.playback_token}` } })
     return answer.status === 410 && answer
-  })
+  }, 30_000)
   t.match(gone.body, { reason: 'expired' })
   t.equal((await start()).status, 201, 'its slot is free')
 })

@@ -3,6 +3,7 @@ import { type BatchItem, PAUSE_MS, runPaced } from '../../redis/batch.ts'
 import { masters } from '../../redis/connect.ts'
 import { keys, SLOTS, tagOfSlot } from '../../redis/keys.ts'
 import { ManySlots } from '../../redis/many-slots.ts'
+import { occupiedSlots } from '../../redis/occupied.ts'
 import type { RedisClient } from '../../redis/scripts.ts'
 
 export interface OutboxCapacityOptions {
@@ -48,10 +49,11 @@ export class OutboxCapacity {
 
   /** Those of the slots in which events wait; a part at a time, so that requests get their turn. What Redis does not tell is left to the next sweep. */
   async waiting (slots: readonly number[]): Promise<Waiting[]> {
+    const occupied = await occupiedSlots(this.#options.client, slots, outboxOf)
     const waiting: Waiting[] = []
-    for (let start = 0; start < slots.length; start += SLOTS_AT_ONCE) {
+    for (let start = 0; start < occupied.length; start += SLOTS_AT_ONCE) {
       if (start > 0) await sleep(PAUSE_MS)
-      const chunk = slots.slice(start, start + SLOTS_AT_ONCE)
+      const chunk = occupied.slice(start, start + SLOTS_AT_ONCE)
       const lengths = await this.#lengths.many(chunk)
       for (const [index, slot] of chunk.entries()) {
         const length = lengths[index]
