@@ -35,6 +35,8 @@ fuzz() {
   shift 3
   for header in "$@"; do headers+=(-H "$header"); done
   echo "== $name"
+  # The service may not have opened it when it is read first.
+  : >"$work/$name.log"
   # shellcheck disable=SC2086
   env PORT=0 HOST=127.0.0.1 LOG_FORMAT=json SHUTDOWN_DELAY=50ms UPSTREAM_DEADLINE=5s USER_RATE_LIMIT=0 HEARTBEAT_MIN_GAP=0 $env "$node" src/server.ts >"$work/$name.log" 2>&1 &
   service=$!
