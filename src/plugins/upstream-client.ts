@@ -25,6 +25,8 @@ export interface UpstreamClientOptions {
 const MAX_BODY_BYTES = 64 * 1024
 /** Bounds sockets while a service hangs; what waits for one is given up at its deadline. */
 const MAX_CONNECTIONS = 128
+/** Drops a byte order mark, which a JSON text may carry and a parser ignore (RFC 8259, section 8.1). */
+const UTF8 = new TextDecoder()
 const HEADERS = { accept: 'application/json', 'user-agent': 'viewing-service' }
 const JSON_TYPE = /^application\/(?:[\w.+-]+\+)?json\s*(?:;|$)/i
 
@@ -103,7 +105,7 @@ class Exchange implements Dispatcher.DispatchHandler {
   }
 
   onResponseEnd (): void {
-    if (!this.#settled) this.#finish(parse(Buffer.concat(this.#chunks).toString()))
+    if (!this.#settled) this.#finish(parse(UTF8.decode(Buffer.concat(this.#chunks))))
   }
 
   onResponseError (_controller: Dispatcher.DispatchController, error: Error): void {

@@ -209,6 +209,13 @@ t.test('a redirect is not followed', async t => {
   t.equal(stub.calls.elsewhere, 0)
 })
 
+t.test('a body in parts, and with a byte order mark, is read', async t => {
+  const { stub, decide } = await setup(t)
+  stub.behave('identity', 'marked')
+  stub.behave('content', 'marked')
+  t.match(await decide(), { outcome: 'granted', limit: 4 })
+})
+
 t.test('a body is read up to its cap only', async t => {
   const { stub, decide, reports } = await setup(t)
   stub.behave('identity', 'huge')

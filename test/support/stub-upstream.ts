@@ -24,6 +24,8 @@ export type Mode =
   /** One header line every 20 ms, for ever. */
   | 'slow-headers'
   | 'garbage'
+  /** A good answer behind a byte order mark, in two parts. */
+  | 'marked'
   /** `{"entitled":"yes"}` */
   | 'wrong-type'
   /** Waits before a good answer. */
@@ -100,6 +102,12 @@ export async function startStubUpstream (): Promise<StubUpstream> {
       case 'garbage':
         response.writeHead(200, { 'content-type': 'application/json' }).end('{"entitled":')
         return
+      case 'marked': {
+        const bytes = Buffer.from(`\uFEFF${JSON.stringify(GOOD[which])}`)
+        response.writeHead(200, { 'content-type': 'application/json' }).write(bytes.subarray(0, 8))
+        later(() => { response.end(bytes.subarray(8)) }, 20)
+        return
+      }
       case 'wrong-type': return sendJson(response, 200, { entitled: 'yes', available: 'yes' })
     }
   }
