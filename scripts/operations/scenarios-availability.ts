@@ -1,6 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { ServiceProcess } from '../../test/support/service-process.ts'
-import type { Scenario } from './trial.ts'
+import type { Scenario, Trial } from './trial.ts'
 
 /** Instances, starts that fail, latency and overload. */
 export const AVAILABILITY: Scenario[] = [
@@ -85,21 +84,8 @@ export const AVAILABILITY: Scenario[] = [
     factor: 12,
     scrapeMs: 3_000,
     async play (trial) {
-      const { world } = trial
-      await trial.ordinary(15)
-      const mended = new AbortController()
       // Shorter than what sheds starts: only late, and late all the time.
-      await trial.fault('a noisy neighbour: the instance gets the processor for 0.1 s in each 0.4 s (SIGSTOP, SIGCONT)', () => {
-        starve(world.instances[0]?.process, 300, 100, mended.signal)
-      })
-      await trial.fires()
-      await trial.action('one instance more, and the late one is taken out', async () => {
-        await world.addInstance()
-        mended.abort()
-        await world.kill(0)
-        await world.remove(0)
-      })
-      await trial.ends()
+      await starved(trial, 'a noisy neighbour: the instance gets the processor for 0.1 s in each 0.4 s (SIGSTOP, SIGCONT)', 300, 100)
     }
   },
   {
@@ -109,35 +95,34 @@ export const AVAILABILITY: Scenario[] = [
     scrapeMs: 3_000,
     world: { env: { REDIS_COMMAND_TIMEOUT: '10s' } },
     async play (trial) {
-      const { world } = trial
       // What has come meanwhile then fills the short time it runs: few and long turns of its event loop.
-      Object.assign(world.traffic.habits, { startsPerSecond: 40, beats: 20 })
-      await trial.ordinary(15)
-      const mended = new AbortController()
-      await trial.fault('the instance gets the processor for 0.08 s in each 3 s (SIGSTOP, SIGCONT)', () => {
-        starve(world.instances[0]?.process, 2_920, 80, mended.signal)
-      })
-      await trial.fires()
-      await trial.action('one instance more, and the late one is taken out', async () => {
-        await world.addInstance()
-        mended.abort()
-        await world.kill(0)
-        await world.remove(0)
-      })
-      await trial.ends()
+      Object.assign(trial.world.traffic.habits, { startsPerSecond: 40, beats: 20 })
+      await starved(trial, 'the instance gets the processor for 0.08 s in each 3 s (SIGSTOP, SIGCONT)', 2_920, 80)
     }
   }
 ]
 
-/** Takes the processor from a process for `stoppedMs` and gives it back for `runningMs`, over and over until it is mended. */
-function starve (process: ServiceProcess | undefined, stoppedMs: number, runningMs: number, mended: AbortSignal): void {
+/** Takes the processor from an instance for `stoppedMs` and gives it back for `runningMs`, over and over, until another has taken its place. */
+async function starved (trial: Trial, fault: string, stoppedMs: number, runningMs: number): Promise<void> {
+  const { world } = trial
+  const victim = world.instances[0]?.process
+  let mended = false
   const round = (): void => {
-    if (mended.aborted) return
-    process?.signal('SIGSTOP')
+    if (mended) return
+    victim?.signal('SIGSTOP')
     setTimeout(() => {
-      process?.signal('SIGCONT')
+      victim?.signal('SIGCONT')
       setTimeout(round, runningMs)
     }, stoppedMs)
   }
-  round()
+  await trial.ordinary(15)
+  await trial.fault(fault, round)
+  await trial.fires()
+  await trial.action('one instance more, and the late one is taken out', async () => {
+    await world.addInstance()
+    mended = true
+    await world.kill(0)
+    await world.remove(0)
+  })
+  await trial.ends()
 }
