@@ -11,15 +11,15 @@ import type { WriteLines } from './modules/event/event-sink.ts'
 import lifecycle from './modules/lifecycle/index.ts'
 import session from './modules/session/index.ts'
 import token from './modules/token/index.ts'
-import answerHeaders, { Answer } from './plugins/answer-headers.ts'
+import answerHeaders from './plugins/answer-headers.ts'
 import auth from './plugins/auth.ts'
 import gauges from './plugins/gauges.ts'
 import metrics from './plugins/metrics.ts'
 import overload from './plugins/overload.ts'
+import plainHttp from './plugins/plain-http.ts'
 import problemDetails, { clientErrorHandler, frameworkErrors } from './plugins/problem-details.ts'
 import rateLimit from './plugins/rate-limit.ts'
 import redis from './plugins/redis.ts'
-import requestBody, { Message } from './plugins/request-body.ts'
 import swagger from './plugins/swagger.ts'
 import sweep from './plugins/sweep.ts'
 import upstream from './plugins/upstream.ts'
@@ -77,7 +77,7 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
     bodyLimit: BODY_BYTES,
     requestTimeout: REQUEST_MS,
     // Node looks every 30 s unless told: a socket that sends one byte a minute would live that much longer.
-    http: { IncomingMessage: Message, ServerResponse: Answer, headersTimeout: REQUEST_MS, connectionsCheckingInterval: 1_000 },
+    http: { headersTimeout: REQUEST_MS, connectionsCheckingInterval: 1_000 },
     keepAliveTimeout: 65_000,
     forceCloseConnections: 'idle',
     return503OnClosing: false,
@@ -87,7 +87,7 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
     frameworkErrors
   })
   fastify.removeContentTypeParser('text/plain')
-  await fastify.register(requestBody, { limit: BODY_BYTES })
+  await fastify.register(plainHttp, { prefix: `${API}/`, maxBodyBytes: BODY_BYTES, requestMs: REQUEST_MS })
   for (const schema of SHARED_SCHEMAS) fastify.addSchema(schema)
 
   await fastify.register(problemDetails)

@@ -1,5 +1,6 @@
-import { type IncomingMessage, type OutgoingHttpHeaders, ServerResponse } from 'node:http'
+import type { OutgoingHttpHeaders } from 'node:http'
 import fp from 'fastify-plugin'
+import { PlainAnswer } from './plain-http/messages.ts'
 
 export interface AnswerHeadersOptions {
   draining: () => boolean
@@ -19,22 +20,8 @@ const NAMES = ['x-content-type-options', 'content-security-policy', 'cache-contr
 const line = (name: keyof typeof FIXED): string => `${name}: ${FIXED[name]}\r\n`
 const BLOCK = NAMES.map(line).join('')
 
-type Headers = OutgoingHttpHeaders | null | undefined
-/** Where Node makes the head of an answer: the status line and what follows it at once, then each header. Not in its types, and the same since Node 0.1. */
-const { _storeHeader: storeHeader } = ServerResponse.prototype as unknown as { _storeHeader: (this: ServerResponse, firstLine: string, headers: Headers) => void }
-
-/**
- * Node's answer with the fixed headers as one text that is made once; a route's own of the same name takes their place. As headers of
- * Fastify, looked at, checked and put together for each answer, they were 5 to 9 % of a heartbeat.
- */
-export class Answer<Request extends IncomingMessage = IncomingMessage> extends ServerResponse<Request> {
-  _storeHeader (statusLine: string, headers: Headers): void {
-    storeHeader.call(this, statusLine + fixedLines(headers), headers)
-  }
-}
-
-function fixedLines (own: Headers): string {
-  if (typeof own !== 'object' || own === null) return BLOCK
+/** The fixed headers as text; a route's own of the same name takes the place of one. */
+export function fixedLines (own: OutgoingHttpHeaders): string {
   const taken = 'x-content-type-options' in own || 'content-security-policy' in own || 'cache-control' in own
   return taken ? NAMES.filter(name => !(name in own)).map(line).join('') : BLOCK
 }
@@ -43,6 +30,8 @@ export default fp<AnswerHeadersOptions>(async function answerHeaders (fastify, {
   // Set when the request comes, not in onSend: without such hooks Fastify answers without one more turn.
   fastify.addHook('onRequest', (request, reply, done) => {
     reply.header('x-request-id', request.id)
+    // The others have them as one text, made once: as headers of Fastify, looked at and put together for each answer, they were 5 to 9 % of a heartbeat.
+    if (!(reply.raw instanceof PlainAnswer)) reply.headers(FIXED)
     // A process that is about to end asks its keep-alive clients to leave, before it closes on them.
     if (draining()) reply.header('connection', 'close')
     done()
