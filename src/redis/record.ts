@@ -97,6 +97,11 @@ export function formatRecord (session: NewSession, startedAt: string): [head: st
   ]
 }
 
+/** What the two parts say with that beat between them, without reading them. */
+export function newRecord (session: NewSession, startedAt: string, beatMs: number): SessionRecord {
+  return { ...session, status: 'active', seq: 1, beatMs, startedAt, lastHeartbeat: startedAt }
+}
+
 /** @throws TypeError or SyntaxError when the text is not a session record. */
 export function parseRecord (record: string): SessionRecord {
   return fromJson(JSON.parse(record))

@@ -76,6 +76,11 @@ t.test('the connections to Redis, over all workers, are at most 50 and as the me
     await Promise.all(Array.from({ length: 200 }, async (_, index) => await fetch(`${url}/api/playback/session`, {
       method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ user_id: `user-${index}`, profile_id: 'p', content_id: 'c', device_id: 'd' })
     })))
+    const listed = await Promise.all(Array.from({ length: 205 }, async (_, index) => {
+      const { active, sessions }: { active: number, sessions: Array<{ session_id: string }> } = Object(await (await fetch(`${url}/api/playback/concurrency/user-${index}`)).json())
+      return `${active} ${sessions.length} ${new Set(sessions.map(({ session_id: id }) => id)).size}`
+    }))
+    t.same(listed, [...Array.from({ length: 200 }, () => '1 1 1'), ...Array.from({ length: 5 }, () => '0 0 0')], 'many who ask at once who holds their slots read each his own')
     const open = await waitFor('the metric to agree with the servers', async () => {
       const text = await (await fetch(`${url}/metrics`)).text()
       const said = [...text.matchAll(/^viewing_redis_connections(?:\{.*\})? (\d+)/gm)].reduce((sum, [, value]) => sum + Number(value), 0)

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { keyedSessionId, keys, randomSessionId, SLOTS, slotOf, tagOfSlot } from '../../src/redis/keys.ts'
-import { formatBeatBlock, formatRecord, LAYOUT, parseRecord } from '../../src/redis/record.ts'
+import { formatBeatBlock, formatRecord, LAYOUT, newRecord, parseRecord } from '../../src/redis/record.ts'
 import { readScript, SCRIPTS, type ScriptName } from '../../src/redis/scripts.ts'
 
 t.test('keys are the documented ones, braces and all', async t => {
@@ -39,13 +39,14 @@ t.test('each slot has a tag of its own of at most four characters', async t => {
 
 t.test('the record is valid JSON with fixed offsets, and Lua reads the same ones', async t => {
   for (const position of [0, 120, 0.001, 9_999_999.999, 10_000_000]) {
-    const [head, tail] = formatRecord({ sessionId: 's', userId: 'u', profileId: 'p', contentId: 'c', deviceId: 'd', position, limit: 3, limitSource: 'plan', fingerprint: '' }, '2026-11-23T20:00:00.000Z')
+    const session = { sessionId: 's', userId: 'u', profileId: 'p', contentId: 'c', deviceId: 'd', position, limit: 3, limitSource: 'plan', fingerprint: '' } as const
+    const [head, tail] = formatRecord(session, '2026-11-23T20:00:00.000Z')
     const record = `${head}1763928930000${tail}`
     t.equal(head.length, LAYOUT.beatOffset)
     t.equal(record.slice(LAYOUT.beatOffset, LAYOUT.blockOffset), '1763928930000')
     t.equal(formatBeatBlock(position, '2026-11-23T20:00:00.000Z').length, LAYOUT.blockWidth)
     t.equal(record.charAt(LAYOUT.headWidth), ',')
-    t.equal(parseRecord(record).position, position)
+    t.same(newRecord(session, '2026-11-23T20:00:00.000Z', 1_763_928_930_000), parseRecord(record))
     t.equal(record.charAt(LAYOUT.markOffset), position === 9_999_999.999 ? '9' : '\t', 'a start is no heartbeat')
     t.not(formatBeatBlock(position, '2026-11-23T20:00:00.000Z').charAt(LAYOUT.markOffset - LAYOUT.blockOffset), '\t')
     for (const name of ['session_id', 'user_id', 'profile_id', 'content_id', 'device_id', 'status', 'started_at', 'last_heartbeat', 'position']) t.ok(name in JSON.parse(record), name)

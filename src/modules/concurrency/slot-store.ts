@@ -2,10 +2,11 @@ import { ProblemError } from '../../problems.ts'
 import type { Admission } from '../../redis/admission.ts'
 import { runBatch } from '../../redis/batch.ts'
 import type { RedisClock } from '../../redis/clock.ts'
+import { Gather } from '../../redis/gather.ts'
 import { keys, slotOf, tagOfSlot } from '../../redis/keys.ts'
 import { type OutboxEntry, terminalEntry } from '../../redis/outbox.ts'
 import type { Pulse } from '../../redis/pulse.ts'
-import { type EndedRecord, formatRecord, type NewSession, parseEnded, parseRecord, type SessionRecord } from '../../redis/record.ts'
+import { type EndedRecord, formatRecord, newRecord, type NewSession, parseEnded, parseRecord, type SessionRecord } from '../../redis/record.ts'
 import { CreateCodes, type RedisClient } from '../../redis/scripts.ts'
 import { TurnQueue } from './turn-queue.ts'
 
@@ -25,6 +26,8 @@ export type SlotOutcome =
   /** The limit is reached; `sessions` are the user's live ones. */
   | { outcome: 'refused', active: number, sessions: SessionRecord[] }
 
+export interface UserSlots { active: number, sessions: SessionRecord[] }
+
 export interface SlotStoreOptions {
   client: RedisClient
   clock: RedisClock
@@ -42,6 +45,7 @@ const MAX_CALLS = 32
 export class SlotStore {
   readonly #options: SlotStoreOptions
   readonly #turns = new TurnQueue()
+  readonly #lists = new Gather<string, UserSlots>(async userIds => await this.#listAll(userIds))
 
   constructor (options: SlotStoreOptions) {
     this.#options = options
@@ -81,17 +85,26 @@ export class SlotStore {
   }
 
   /** The user's sessions that hold a slot, oldest first; `active` counts the slots taken (SCARD). */
-  async list (userId: string): Promise<{ active: number, sessions: SessionRecord[] }> {
+  async list (userId: string): Promise<UserSlots> {
+    return await this.#lists.one(userId)
+  }
+
+  /** Two steps for all users together: their sets, then their sessions' records, which lie in the user's own hash slot. */
+  async #listAll (userIds: readonly string[]): Promise<Array<UserSlots | Error>> {
     const { client } = this.#options
-    const members = await client.smembers(keys.concurrency(userId))
-    const slot = slotOf(userId)
-    const replies = await runBatch(client, members.map(id => ({ slot, add: pipeline => pipeline.get(keys.session(id)) })))
-    const sessions: SessionRecord[] = []
-    for (const reply of replies) {
-      if (!reply.ok) throw reply.error
-      if (typeof reply.value === 'string') sessions.push(parseRecord(reply.value))
-    }
-    return { active: members.length, sessions: sessions.sort((a, b) => a.startedAt < b.startedAt ? -1 : 1) }
+    const sets = await runBatch(client, userIds.map(userId => ({ slot: slotOf(userId), add: pipeline => pipeline.smembers(keys.concurrency(userId)) })))
+    const members = sets.map(set => set.ok && Array.isArray(set.value) ? set.value.map(String) : [])
+    const holders = [...members.keys()].filter(at => members[at]?.length !== 0)
+    const replies = await runBatch(client, holders.map(at => ({ slot: slotOf(userIds[at] ?? ''), add: pipeline => pipeline.mget((members[at] ?? []).map(keys.session)) })))
+    const records = new Map(replies.map((reply, place) => [holders[place], reply]))
+    return userIds.map((_, at) => {
+      const [set, record] = [sets[at], records.get(at)]
+      if (set?.ok === false) return set.error
+      if (record?.ok === false) return record.error
+      const texts: unknown[] = Array.isArray(record?.value) ? record.value : []
+      const sessions = texts.filter(text => typeof text === 'string').map(parseRecord)
+      return { active: members[at]?.length ?? 0, sessions: sessions.sort((a, b) => a.startedAt < b.startedAt ? -1 : 1) }
+    })
   }
 
   async #call (request: SlotRequest, slot: number, mode: 'probe' | 'decide', declared: readonly string[], named: number): Promise<SlotOutcome | { outcome: 'members', members: string[] }> {
@@ -113,7 +126,7 @@ export class SlotStore {
     const [one = ''] = rest
     switch (code) {
       case CreateCodes.admitted: {
-        const record = parseRecord(`${head}${nowMs}${tail}`)
+        const record = newRecord(session, startedAt, nowMs)
         const started: OutboxEntry = { slot, entryId: one, type: 'playback.started', seq: 1, atMs: nowMs, reason: undefined, metadata: request.metadata, session: record }
         return { outcome: 'admitted', session: record, active, events: [...gaveWay(rest.slice(1)), started] }
       }
