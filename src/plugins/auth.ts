@@ -52,7 +52,7 @@ export default fp<AuthOptions>(async function auth (fastify, { auth: config, now
     if (vouched !== undefined) return vouched
     const token = bearerOf(request.raw)
     if (token === undefined || byAccessToken === undefined || claimsToBePlayback(token)) throw unauthorized()
-    return await byAccessToken(request)
+    return await byAccessToken(request, token)
   }
 
   /** undefined when the headers hold no credential for a session, as opposed to a bad one. Only an access token has to be waited for. */
@@ -66,7 +66,7 @@ export default fp<AuthOptions>(async function auth (fastify, { auth: config, now
     if (claims !== undefined) return { kind: 'session', claims }
     if (claimsToBePlayback(token)) return byPlaybackToken(token)
     if (byAccessToken === undefined) throw unauthorized()
-    return byAccessToken(request)
+    return byAccessToken(request, token)
   }
 
   fastify.decorate('auth', {

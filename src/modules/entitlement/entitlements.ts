@@ -54,17 +54,17 @@ export class Entitlements {
     const entitlement = new GuardedCall({
       ...common,
       upstream: 'identity',
-      ask: async (query, signal) => await askIdentity(ENTITLEMENT_PATH, query, signal),
+      ask: (query, signal) => askIdentity(ENTITLEMENT_PATH, query, signal),
       read: readEntitlement
     })
     const availability = new GuardedCall({
       ...common,
       upstream: 'content',
-      ask: async (query, signal) => await askContent(AVAILABILITY_PATH, query, signal),
+      ask: (query, signal) => askContent(AVAILABILITY_PATH, query, signal),
       read: readAvailability
     })
-    this.#entitlement = new VerdictCache({ ...common, upstream: 'identity', call: async query => await entitlement.call(query) })
-    this.#availability = new VerdictCache({ ...common, upstream: 'content', call: async query => await availability.call(query) })
+    this.#entitlement = new VerdictCache({ ...common, upstream: 'identity', call: query => entitlement.call(query) })
+    this.#availability = new VerdictCache({ ...common, upstream: 'content', call: query => availability.call(query) })
     this.#random = random
   }
 

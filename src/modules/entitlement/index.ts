@@ -16,8 +16,8 @@ export default fp<EntitlementOptions>(async function entitlement (fastify, optio
   fastify.decorate('entitlements', new Entitlements({
     ...options,
     deadlineMs,
-    askIdentity: async (...question) => await identity.get(...question),
-    askContent: async (...question) => await content.get(...question),
+    askIdentity: (path, query, signal) => identity.get(path, query, signal),
+    askContent: (path, query, signal) => content.get(path, query, signal),
     onCircuit: ({ upstream, open, reason }) => {
       if (open) fastify.log.error({ upstream, reason }, 'an upstream keeps failing: only probed until it answers again')
       else fastify.log.info({ upstream }, 'an upstream answers again')
