@@ -14,7 +14,7 @@ const STARTS = 400
 t.test('a reader that pauses delays no answer, and every line of log and events is whole', { skip }, async t => {
   const redis = await startRedis({ program })
   const child = spawn(process.execPath, [fileURLToPath(new URL('../../dist/server.js', import.meta.url))], {
-    env: { PATH: process.env.PATH, PORT: '0', HOST: '127.0.0.1', LOG_FORMAT: 'json', REDIS_URL: redis.url }, stdio: ['ignore', 'pipe', 'inherit']
+    env: { PATH: process.env.PATH, PORT: '0', HOST: '127.0.0.1', LOG_FORMAT: 'json', REDIS_URL: redis.url, UPSTREAM_DEADLINE: '2s' }, stdio: ['ignore', 'pipe', 'inherit']
   })
   track(child)
   t.teardown(async () => {
