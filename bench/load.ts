@@ -27,8 +27,7 @@ export function wrkVersion (): string | undefined {
 }
 
 export async function load (generator: GeneratorName, options: LoadOptions): Promise<LoadResult> {
-  // wrk knows no rate: whoever wants one gets the other.
-  return generator === 'wrk' && options.rate === undefined ? await byWrk(options) : await byAutocannon(options)
+  return generator === 'wrk' ? await byWrk(options) : await byAutocannon(options)
 }
 
 async function byAutocannon ({ url, requests, connections, seconds, rate }: LoadOptions): Promise<LoadResult> {
@@ -45,9 +44,17 @@ async function byAutocannon ({ url, requests, connections, seconds, rate }: Load
   return { count: result['2xx'], errors: result.non2xx + result.errors + result.timeouts, p50: at(0.5), p95: at(0.95), p99: at(0.99), perSecond: result['2xx'] / result.duration }
 }
 
-/** Requests are read once, whole, from a file; each is its length on a line and then its bytes. */
-const WRK_SCRIPT = `
+/** Mean pause of a connection of which a rate is asked, ms: wrk counts them in whole ones. */
+const PAUSE_MS = 20
+const MAX_PLAYERS = 1_000
+
+/**
+ * Requests are read once, whole, from a file; each is its length on a line and then its bytes. With a rate each connection pauses between an answer
+ * and its next request, as players do: up to twice the mean, by chance, so that they do not come in step.
+ */
+const wrkScript = (pauseMs: number): string => `
 local requests, at = {}, 0
+${pauseMs === 0 ? '' : `function delay () return math.random(0, ${Math.round(2 * pauseMs)}) end`}
 function init (args)
   local file = assert(io.open(args[1], 'rb'))
   for line in file:lines() do requests[#requests + 1] = file:read(tonumber(line)) end
@@ -64,14 +71,15 @@ function done (summary, latency)
 end
 `
 
-async function byWrk ({ url, requests, connections, seconds }: LoadOptions): Promise<LoadResult> {
+async function byWrk ({ url, requests, connections, seconds, rate }: LoadOptions): Promise<LoadResult> {
   const folder = mkdtempSync(join(tmpdir(), 'viewing-wrk-'))
   try {
     const { host } = new URL(url)
     const [script, list] = [join(folder, 'load.lua'), join(folder, 'requests')]
-    writeFileSync(script, WRK_SCRIPT)
+    const players = rate === undefined ? connections : Math.max(connections, Math.min(MAX_PLAYERS, Math.ceil(rate * PAUSE_MS / 1_000)))
+    writeFileSync(script, wrkScript(rate === undefined ? 0 : players / rate * 1_000))
     writeFileSync(list, requests.map(request => raw(host, request)).map(text => `${Buffer.byteLength(text)}\n${text}`).join(''))
-    const { stdout } = await promisify(execFile)('wrk', ['-t1', `-c${connections}`, `-d${seconds}s`, '--timeout', '10s', '-s', script, url, '--', list])
+    const { stdout } = await promisify(execFile)('wrk', ['-t1', `-c${players}`, `-d${seconds}s`, '--timeout', '10s', '-s', script, url, '--', list])
     const { us, ...result }: Omit<LoadResult, 'perSecond'> & { us: number } = JSON.parse(/RESULT (.*)/.exec(stdout)?.[1] ?? '{}')
     return { ...result, perSecond: result.count / us * 1e6 }
   } finally {

@@ -47,10 +47,9 @@ async function measure ({ url, pids, redis, requests, units, prepare }: Scenario
   await prepare?.()
   const processes = pids()
   const [before, redisBefore] = [cpuSeconds(processes), cpuSeconds([redis.pid()])]
-  const result = await load(rate === undefined ? generator : 'autocannon', {
-    // autocannon takes a time for each request and connection before it begins.
-    url, requests: rate === undefined ? requests : requests.slice(0, 2_000), connections, seconds, ...(rate === undefined ? {} : { rate })
-  })
+  // autocannon, where it has a rate to keep, takes a time for each request and connection before it begins.
+  const some = rate === undefined || generator === 'wrk' ? requests : requests.slice(0, 2_000)
+  const result = await load(generator, { url, requests: some, connections, seconds, ...(rate === undefined ? {} : { rate }) })
   const done = result.count * units
   return { ...result, cpu: (cpuSeconds(processes) - before) / done * 1e6, redis: (cpuSeconds([redis.pid()]) - redisBefore) / done * 1e6, perSecond: result.perSecond * units }
 }
