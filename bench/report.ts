@@ -36,7 +36,7 @@ export function table ({ rows, curves, machine }: Report): string {
     Object.entries(machine).map(([key, value]) => `${key}: ${value}`).join(' · '),
     line(COLUMNS.map(key => HEADS[key])),
     ...rows.map(row => line(COLUMNS.map(key => digits(key, row[key])))),
-    ...(curves.length === 0 ? [] : ['', 'at a given rate (autocannon)']),
+    ...(curves.length === 0 ? [] : ['', 'at a given rate']),
     ...curves.map(({ name, load, perSecond, p50, p95, p99, cpu }) => line([`${name} at ${Math.round(load * 100)} %`, cpu.toFixed(2), '', '', perSecond.toFixed(0), p50.toFixed(2), p95.toFixed(2), p99.toFixed(2)]))
   ].join('\n')
 }
