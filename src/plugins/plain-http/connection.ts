@@ -35,6 +35,7 @@ export class Connection implements AnswerTarget {
   #head: RequestHead | undefined
   #exchange: { request: PlainRequest, answer: PlainAnswer } | undefined
   #half = false
+  #listening = true
 
   readonly #onData = (bytes: Buffer): void => { this.#received(bytes) }
   readonly #onEnd = (): void => { this.#ended() }
@@ -73,7 +74,8 @@ export class Connection implements AnswerTarget {
     }
     this.#become(last ? 'closing' : this.#waiting === undefined ? 'idle' : 'leaving')
     if (last) socket.destroySoon()
-    else if (this.#waiting !== undefined) setImmediate(() => { this.#next() })
+    else if (this.#waiting === undefined) this.#listen(true)
+    else setImmediate(() => { this.#next() })
   }
 
   destroy (): void {
@@ -101,6 +103,14 @@ export class Connection implements AnswerTarget {
     const all = this.#waiting === undefined ? bytes : Buffer.concat([this.#waiting, bytes])
     this.#waiting = all
     if (this.#state === 'idle' || this.#state === 'receiving') this.#read(all)
+    else this.#listen(false)
+  }
+
+  /** While a request is here that has not been served, no more is read: what waits stays below what one read brings and the start of a request. */
+  #listen (open: boolean): void {
+    if (this.#listening === open) return
+    this.#listening = open
+    if (open) this.#socket.resume()
     else this.#socket.pause()
   }
 
@@ -108,7 +118,6 @@ export class Connection implements AnswerTarget {
   #next (): void {
     if (this.#waiting === undefined || this.#socket.destroyed) return
     this.#become('idle')
-    this.#socket.resume()
     this.#read(this.#waiting)
   }
 
@@ -122,13 +131,16 @@ export class Connection implements AnswerTarget {
     if (head === 'partial' || bytes.length < head.bodyAt + head.bodyLength) {
       if (this.#state !== 'receiving') this.#become('receiving')
       if (head !== 'partial') this.#head = head
+      this.#listen(true)
       if (this.#half) this.#refuse('HPE_INVALID_EOF_STATE')
       return
     }
     if (this.#socket.writableLength > 0) {
       // A client that asks and never reads gets no further answer made.
       this.#become('leaving')
-      this.#socket.pause().once('drain', () => { this.#next() })
+      // Called when all that was written has left; 'drain' comes only after more than a little.
+      this.#listen(false)
+      this.#socket.write('', () => { this.#next() })
       return
     }
     this.#head = undefined
@@ -150,6 +162,7 @@ export class Connection implements AnswerTarget {
     socket.off('data', this.#onData).off('end', this.#onEnd).off('error', this.#onError).off('close', this.#onClose)
     this.#front.forget(this)
     this.#front.toNode(socket)
+    this.#listen(true)
     // To Node's parser as if they came just now.
     socket.emit('data', bytes)
     if (this.#half) socket.emit('end')
