@@ -28,7 +28,9 @@ export class PlainRequest extends EventEmitter {
 
   /** As sent, but for the case of the names. */
   get rawHeaders (): string[] {
-    return Object.entries(this.headers).flat()
+    const all: string[] = []
+    for (const name in this.headers) all.push(name, this.headers[name] ?? '')
+    return all
   }
 
   get destroyed (): boolean {
