@@ -76,6 +76,17 @@ t.test('bad input is a 4xx problem, echoes nothing and stores nothing', { skip }
   t.same(log.filter(line => line.includes(MARK) && !line.includes(`/${MARK}`)), [], 'nor any value that was sent')
   t.equal(log.filter(line => line.includes('"level":50')).length, 0, 'none was a fault of ours')
 
+  t.test('a record that cannot be read fails its user alone', async t => {
+    const [broken, whole] = [newUser(), newUser()]
+    const { body } = await start(app, broken)
+    await start(app, whole)
+    await store.set(`session:{${body.session.session_id}}`, MARK)
+    const answers = await Promise.all([broken, whole].map(async user => await app.inject(`/api/playback/concurrency/${user}`)))
+    t.same(answers.map(({ statusCode }) => statusCode), [500, 200])
+    t.notMatch(answers[0]?.body, new RegExp(MARK))
+    t.equal(answers[1]?.json<{ active: number }>().active, 1)
+  })
+
   t.test('raw bytes and endless headers', async t => {
     const address = await app.listen({ port: 0, host: '127.0.0.1' })
     const port = Number(new URL(address).port)

@@ -1,6 +1,6 @@
 import { ProblemError } from '../../problems.ts'
 import type { Admission } from '../../redis/admission.ts'
-import { runBatch } from '../../redis/batch.ts'
+import { type BatchResult, runBatch } from '../../redis/batch.ts'
 import type { RedisClock } from '../../redis/clock.ts'
 import { Gather } from '../../redis/gather.ts'
 import { keys, slotOf, tagOfSlot } from '../../redis/keys.ts'
@@ -97,14 +97,7 @@ export class SlotStore {
     const holders = [...members.keys()].filter(at => members[at]?.length !== 0)
     const replies = await runBatch(client, holders.map(at => ({ slot: slotOf(userIds[at] ?? ''), add: pipeline => pipeline.mget((members[at] ?? []).map(keys.session)) })))
     const records = new Map(replies.map((reply, place) => [holders[place], reply]))
-    return userIds.map((_, at) => {
-      const [set, record] = [sets[at], records.get(at)]
-      if (set?.ok === false) return set.error
-      if (record?.ok === false) return record.error
-      const texts: unknown[] = Array.isArray(record?.value) ? record.value : []
-      const sessions = texts.filter(text => typeof text === 'string').map(parseRecord)
-      return { active: members[at]?.length ?? 0, sessions: sessions.sort((a, b) => a.startedAt < b.startedAt ? -1 : 1) }
-    })
+    return userIds.map((_, at) => slotsOf(sets[at], members[at] ?? [], records.get(at)))
   }
 
   async #call (request: SlotRequest, slot: number, mode: 'probe' | 'decide', declared: readonly string[], named: number): Promise<SlotOutcome | { outcome: 'members', members: string[] }> {
@@ -136,6 +129,19 @@ export class SlotStore {
       case CreateCodes.refused: return { outcome: 'refused', active, sessions: rest.map(parseRecord) }
       default: throw new Error(`create-session.lua answered ${code}`)
     }
+  }
+}
+
+/** What one user's two replies say; his error, if there is one, is his alone. */
+function slotsOf (set: BatchResult | undefined, members: readonly string[], record: BatchResult | undefined): UserSlots | Error {
+  if (set?.ok === false) return set.error
+  if (record?.ok === false) return record.error
+  const texts: unknown[] = Array.isArray(record?.value) ? record.value : []
+  try {
+    const sessions = texts.filter(text => typeof text === 'string').map(parseRecord)
+    return { active: members.length, sessions: sessions.sort((a, b) => a.startedAt < b.startedAt ? -1 : 1) }
+  } catch (error) {
+    return error instanceof Error ? error : new Error(String(error))
   }
 }
 
