@@ -26,6 +26,9 @@ export function wrkVersion (): string | undefined {
   return /wrk \S+/.exec(spawnSync('wrk', ['--version'], { encoding: 'utf8' }).stdout ?? '')?.[0]
 }
 
+/** wrk where it is installed. */
+export const bestGenerator = (): GeneratorName => wrkVersion() === undefined ? 'autocannon' : 'wrk'
+
 export async function load (generator: GeneratorName, options: LoadOptions): Promise<LoadResult> {
   return generator === 'wrk' ? await byWrk(options) : await byAutocannon(options)
 }

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { requireRedis } from '../test/support/requirements.ts'
-import { load, wrkVersion } from './load.ts'
+import { bestGenerator, load } from './load.ts'
 import { cpuSeconds, loopbackBytes, residentMebibytes } from './processes.ts'
 import { buildWorld } from './scenarios.ts'
 
@@ -28,6 +28,6 @@ async function report (what: string, during: () => Promise<{ p95: number } | und
 }
 
 await report('idle', async () => { await sleep(seconds * 1_000); return undefined })
-await report(`mixed, ${rate} requests/s`, async () => await load(wrkVersion() === undefined ? 'autocannon' : 'wrk', { url, requests, connections: 32, seconds, rate }))
+await report(`mixed, ${rate} requests/s`, async () => await load(bestGenerator(), { url, requests, connections: 32, seconds, rate }))
 redis.disconnect()
 await world.close()

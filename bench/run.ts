@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { requireRedis } from '../test/support/requirements.ts'
-import { load, wrkVersion } from './load.ts'
+import { bestGenerator, load, wrkVersion } from './load.ts'
 import { cpuSeconds, residentMebibytes } from './processes.ts'
 import { type Baseline, type Curve, html, machine, regressions, type Report, type Row, table, withRows } from './report.ts'
 import { buildWorld, type Scenario } from './scenarios.ts'
@@ -22,7 +22,7 @@ const { values } = parseArgs({
     sessions: { type: 'string', default: '2000' },
     fill: { type: 'string', default: '0' },
     only: { type: 'string', default: '' },
-    generator: { type: 'string', default: wrkVersion() === undefined ? 'autocannon' : 'wrk' },
+    generator: { type: 'string', default: bestGenerator() },
     rates: { type: 'boolean', default: false },
     against: { type: 'string' },
     /** `NAME=value` for the other build alone. */

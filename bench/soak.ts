@@ -1,5 +1,5 @@
 import { requireRedis } from '../test/support/requirements.ts'
-import { load, wrkVersion } from './load.ts'
+import { bestGenerator, load } from './load.ts'
 import { cpuSeconds, residentMebibytes } from './processes.ts'
 import { buildWorld } from './scenarios.ts'
 
@@ -11,7 +11,7 @@ if (scenario === undefined) throw new Error('no scenario')
 const { url, pids, requests } = scenario
 for (let minute = 1; minute <= minutes; minute++) {
   const before = cpuSeconds(pids())
-  const { count, errors, p95, perSecond } = await load(wrkVersion() === undefined ? 'autocannon' : 'wrk', { url, requests, connections: 64, seconds: 60 })
+  const { count, errors, p95, perSecond } = await load(bestGenerator(), { url, requests, connections: 64, seconds: 60 })
   process.stdout.write(`minute ${String(minute).padStart(2)}  ${perSecond.toFixed(0)} requests/s  ${((cpuSeconds(pids()) - before) / count * 1e6).toFixed(1)} us CPU  p95 ${p95.toFixed(2)} ms  ` +
     `RSS ${residentMebibytes(pids()).toFixed(0)} MiB  errors ${errors}\n`)
 }
