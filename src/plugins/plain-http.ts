@@ -49,5 +49,6 @@ export default fp<PlainHttpOptions>(async function plainHttp (fastify, { prefix,
   }
   const sweeps = setInterval(() => { for (const connection of connections) connection.sweep() }, SWEEP_MS)
   sweeps.unref()
-  server.once('close', () => { clearInterval(sweeps) })
+  // After the last connection has ended.
+  fastify.addHook('onClose', async () => { clearInterval(sweeps) })
 }, { name: 'plain-http' })

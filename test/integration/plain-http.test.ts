@@ -1,55 +1,8 @@
-import { type EventEmitter, once } from 'node:events'
-import { connect, type Socket } from 'node:net'
-import { setTimeout as sleep } from 'node:timers/promises'
-import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
-import t, { type Test } from 'tap'
-import plainHttp from '../../src/plugins/plain-http.ts'
-import { PlainRequest } from '../../src/plugins/plain-http/messages.ts'
+import t from 'tap'
 import { readHead } from '../../src/plugins/plain-http/request-head.ts'
-import { clientErrorHandler } from '../../src/plugins/problem-details.ts'
-import { waitFor } from '../support/wait-for.ts'
+import { exchange, get, LIMIT, PLAIN_BYTES, post, PREFIX, startServer, textOf } from '../support/plain-server.ts'
 
 t.setTimeout(120_000)
-const PREFIX = '/api/'
-const LIMIT = 20_000
-const PLAIN_BYTES = LIMIT - 100
-const KEEP_ALIVE_MS = 1_000
-const REQUEST_MS = 2_000
-
-interface Server { fastify: FastifyInstance, port: number, plain: () => number, seen: () => number }
-
-/** The same routes, with and without the plugin. */
-async function startServer (t: Test, withPlain: boolean, keepAliveTimeout = KEEP_ALIVE_MS): Promise<Server> {
-  const fastify = Fastify({ bodyLimit: LIMIT, clientErrorHandler, forceCloseConnections: 'idle', keepAliveTimeout, http: { headersTimeout: REQUEST_MS, connectionsCheckingInterval: 200 }, requestTimeout: REQUEST_MS, return503OnClosing: false })
-  // What it does with a client that says no more, and listens: answers it. Node does so only when it is told.
-  Reflect.set(fastify.server, 'httpAllowHalfOpen', true)
-  let [plain, seen] = [0, 0]
-  if (withPlain) await fastify.register(plainHttp, { prefix: PREFIX, maxBodyBytes: PLAIN_BYTES, requestMs: REQUEST_MS })
-  fastify.addHook('onRequest', async ({ raw }) => {
-    seen++
-    if (raw instanceof PlainRequest) plain++
-  })
-  const echo = async ({ method, url, headers, body, ip, hostname, query }: FastifyRequest): Promise<unknown> => ({ method, url, headers, body: body ?? null, ip, hostname, query })
-  fastify.all('/api/echo', echo)
-  fastify.all('/other/echo', echo)
-  fastify.all('/api/late', async request => {
-    await sleep(20)
-    return await echo(request)
-  })
-  fastify.post('/api/slow', async request => {
-    await sleep(300)
-    return await echo(request)
-  })
-  fastify.get('/api/bytes', async (_request, reply) => reply.type('application/octet-stream').header('set-cookie', ['a=1', 'b=2']).send(Buffer.from([0, 255, 128, 13, 10])))
-  fastify.get('/api/none', async (_request, reply) => reply.code(204).send())
-  fastify.get('/api/text', async () => 'gr\u00fc\u00dfe \u20ac')
-  fastify.get('/api/broken', async (_request, reply) => reply.header('x-text', 'a\r\nset-cookie: stolen=1').send('x'))
-  fastify.get('/api/own', async (_request, reply) => reply.header('cache-control', 'max-age=60').send('x'))
-  fastify.get('/api/leave', async (_request, reply) => reply.header('connection', 'close').send('x'))
-  const address = await fastify.listen({ port: 0, host: '127.0.0.1' })
-  t.teardown(async () => { await fastify.close() })
-  return { fastify, port: Number(new URL(address).port), plain: () => plain, seen: () => seen }
-}
 
 /**
  * An answer without what differs from run to run, and without the headers that only the plugin adds. To a client that has said its last word the
@@ -64,25 +17,6 @@ function normalised (text: string): string[] {
   })
 }
 
-/** Sends the pieces, says no more, and gives all that is answered. `before`: a request that is answered first. */
-async function exchange (port: number, pieces: readonly string[], before?: string): Promise<string> {
-  const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true, noDelay: true })
-  const chunks: Buffer[] = []
-  socket.on('data', (chunk: Buffer) => { chunks.push(chunk) }).on('error', () => { /* cut after its answer */ })
-  const closed = once(socket, 'close')
-  if (before !== undefined) {
-    socket.write(before)
-    await once(socket, 'data')
-  }
-  for (const [at, piece] of pieces.entries()) {
-    if (at > 0) await sleep(3)
-    socket.write(Buffer.from(piece, 'latin1'))
-  }
-  socket.end()
-  await closed
-  return Buffer.concat(chunks).toString()
-}
-
 /** The plain requests at the beginning, and what comes after them. */
 function messagesOf (text: string): string[] {
   const bytes = Buffer.from(text, 'latin1')
@@ -91,9 +25,6 @@ function messagesOf (text: string): string[] {
   return end >= bytes.length ? [text] : [text.slice(0, end), ...messagesOf(text.slice(end))]
 }
 
-const post = (url: string, body: string, fields = 'content-type: application/json\r\n'): string => `POST ${url} HTTP/1.1\r\nhost: x\r\n${fields}content-length: ${Buffer.byteLength(body)}\r\n\r\n${Buffer.from(body).toString('latin1')}`
-const get = (url: string, fields = ''): string => `GET ${url} HTTP/1.1\r\nHost: x\r\n${fields}\r\n`
-const textOf = (length: number): string => JSON.stringify({ text: 'x'.repeat(length - 11) })
 const bytewise = (text: string): string[] => [...text]
 
 /** How a request is sent, and whether it is to be read by the plugin. */
@@ -210,112 +141,4 @@ t.test('a plain request is answered as Node answers it, every other one by Node'
     }
     t.ok(own.plain() > 500, `of 3,000 mutants ${own.plain()} requests were plain`)
   })
-})
-
-t.test('headers', async t => {
-  const { port } = await startServer(t, true)
-  const [echo, own, broken] = [await exchange(port, [get('/api/echo')]), await exchange(port, [get('/api/own')]), await exchange(port, [get('/api/broken') + get('/api/echo')])]
-  t.match(echo, /^HTTP\/1\.1 200 OK\r\nx-content-type-options: nosniff\r\ncontent-security-policy: default-src 'none'; frame-ancestors 'none'\r\ncache-control: no-store\r\n/)
-  t.match(echo, /\r\nDate: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\n/)
-  t.match(own, /cache-control: max-age=60\r\n/)
-  t.notMatch(own, /no-store/, 'a route\'s own takes the place of the fixed one')
-  t.match(broken, /^HTTP\/1\.1 500 /)
-  t.notMatch(broken, /^set-cookie/m, 'a value does not break out of its line')
-  t.equal(broken.match(/HTTP\/1\.1 /g)?.length, 2, 'and the connection goes on')
-})
-
-function open (port: number): { socket: Socket, text: () => string, answers: () => number, closed: () => boolean } {
-  const socket = connect({ port, host: '127.0.0.1', noDelay: true })
-  let text = ''
-  socket.setEncoding('utf8').on('data', (piece: string) => { text += piece }).on('error', () => { /* cut after its answer */ })
-  return { socket, text: () => text, answers: () => text.match(/HTTP\/1\.1 /g)?.length ?? 0, closed: () => socket.destroyed }
-}
-
-t.test('time', async t => {
-  const { port } = await startServer(t, true)
-  const half = open(port)
-  half.socket.write(post('/api/echo', '{"a":1}').slice(0, -3))
-  const silent = open(port)
-  const idle = open(port)
-  idle.socket.write(get('/api/echo'))
-  const slow = open(port)
-  const drip = (async () => {
-    for (const byte of post('/api/echo', 'x'.repeat(120))) {
-      slow.socket.write(byte)
-      await sleep(20)
-    }
-  })()
-  await waitFor('all to be closed', () => [half, silent, idle, slow].every(({ closed }) => closed()))
-  await drip
-  for (const { text } of [half, silent, slow]) t.match(text(), /^HTTP\/1\.1 408 [\s\S]*"code":"request-timeout"/)
-  t.match(idle.text(), /^HTTP\/1\.1 200 [\s\S]*\r\nConnection: keep-alive\r\nKeep-Alive: timeout=1\r\n/)
-})
-
-t.test('a client that leaves', async t => {
-  const { fastify, port, seen } = await startServer(t, true)
-  let aborted: boolean | undefined
-  let finished = false
-  fastify.server.on('request', (request: PlainRequest, answer: EventEmitter) => {
-    request.once('close', () => { aborted = request.aborted })
-    answer.once('finish', () => { finished = true })
-  })
-  const { socket } = open(port)
-  socket.write(post('/api/slow', '1'))
-  await waitFor('the request', () => seen() === 1)
-  socket.resetAndDestroy()
-  await waitFor('its client to be missed', () => aborted !== undefined)
-  t.equal(aborted, true)
-  t.equal(finished, false)
-  await waitFor('its handler to end all the same', () => finished)
-  t.match(await exchange(port, [get('/api/echo')]), /^HTTP\/1\.1 200 /, 'and the server goes on')
-})
-
-t.test('a client that asks and does not read gets no further answer made until it reads', async t => {
-  for (const length of [500, 15_000]) {
-    const { port, seen } = await startServer(t, true, 60_000)
-    const socket = connect({ port, host: '127.0.0.1' })
-    const count = 15_000_000 / length
-    socket.pause().on('error', error => { t.error(error) }).write(post('/api/echo', textOf(length)).repeat(count))
-    let last = -1
-    await waitFor('the server to wait for its reader', async () => {
-      const before = last
-      last = seen()
-      await sleep(200)
-      return last === before && last > 0
-    })
-    t.ok(last < count, `${last} of ${count} were answered`)
-    let text = ''
-    let answers = 0
-    socket.setEncoding('latin1').on('data', (piece: string) => {
-      text += piece
-      answers += text.match(/HTTP\/1\.1 200 /g)?.length ?? 0
-      text = text.slice(-12).replace(/^.*HTTP\/1\.1 200 /s, '')
-    })
-    socket.resume()
-    await waitFor('all answers', () => answers === count, 60_000)
-    t.equal(seen(), count)
-    socket.destroy()
-  }
-  const { port } = await startServer(t, true)
-  const socket = connect({ port, host: '127.0.0.1' })
-  const cut = new Promise(resolve => { socket.once('close', resolve) })
-  socket.pause().on('error', () => { /* it is cut while it writes */ }).write(post('/api/echo', textOf(15_000)).repeat(1_000))
-  await cut
-  t.pass('whoever never reads is cut')
-})
-
-t.test('the end of the server', async t => {
-  const { fastify, port, seen } = await startServer(t, true)
-  const [idle, busy, fresh] = [open(port), open(port), open(port)]
-  idle.socket.write(get('/api/echo'))
-  await waitFor('the first answer', () => idle.answers() === 1)
-  busy.socket.write(post('/api/late', '1') + post('/api/echo', '2'))
-  await waitFor('the request', () => seen() === 2)
-  const closed = fastify.close()
-  await waitFor('the idle connection to be closed', () => idle.closed())
-  await waitFor('the busy one to be answered', () => busy.closed())
-  t.match(busy.text(), /^HTTP\/1\.1 200 [\s\S]*Connection: close\r\n/)
-  fresh.socket.destroy()
-  await closed
-  t.equal(fastify.server.listening, false)
 })

@@ -136,9 +136,8 @@ export class Connection implements AnswerTarget {
       return
     }
     if (this.#socket.writableLength > 0) {
-      // A client that asks and never reads gets no further answer made.
+      // A client that does not read gets no further answer made until all that was written has left; 'drain' comes only after more than a little.
       this.#become('leaving')
-      // Called when all that was written has left; 'drain' comes only after more than a little.
       this.#listen(false)
       this.#socket.write('', () => { this.#next() })
       return
