@@ -40,6 +40,17 @@ t.test('time', async t => {
   t.match(idle.text(), /^HTTP\/1\.1 200 [\s\S]*\r\nConnection: keep-alive\r\nKeep-Alive: timeout=1\r\n/)
 })
 
+t.test('what can no longer become a plain head is refused, not waited for', async t => {
+  const { port } = await startServer(t, true)
+  for (const bytes of ['GET /api/echo HTTP/1.1\nhost: x\n\n', 'GET /api/echo HTTP/1.1\r\nhost: x\0', 'GET /api/echo HTTP/1.1\rhost: x']) {
+    const { socket, answers, text } = open(port)
+    socket.write(bytes)
+    await waitFor('an answer', () => answers() > 0)
+    t.match(text(), /^HTTP\/1\.1 400 /, JSON.stringify(bytes))
+    socket.destroy()
+  }
+})
+
 t.test('a client that leaves', async t => {
   const { fastify, port, seen } = await startServer(t, true)
   let aborted: boolean | undefined

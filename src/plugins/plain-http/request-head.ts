@@ -14,6 +14,8 @@ export interface RequestHead {
 const HEAD = /^(?:GET|POST|DELETE) \/[!"$-~]* HTTP\/1\.1\r\n(?:[A-Za-z0-9-]+: ?(?:[!-~][ -~]*)?\r\n)+\r\n/y
 const VERSION = ' HTTP/1.1\r\n'
 const END = '\r\n\r\n'
+/** What the beginning of a plain head can be made of. */
+const PLAIN = /^(?:[ -~]|\r\n)*\r?$/
 
 /**
  * Reads the head of a plain request: the one form in which nearly every client library writes HTTP/1.1 (RFC 9112). A name twice, a folded line,
@@ -34,7 +36,7 @@ export function readHead (bytes: Buffer, prefix: string, maxBodyBytes: number): 
 }
 
 function isPlainStart (text: string, prefix: string): boolean {
-  return ['GET', 'POST', 'DELETE'].map(method => `${method} ${prefix}`).some(start => text.startsWith(start) || start.startsWith(text))
+  return PLAIN.test(text) && ['GET', 'POST', 'DELETE'].map(method => `${method} ${prefix}`).some(start => text.startsWith(start) || start.startsWith(text))
 }
 
 /** undefined: a name twice, or space after a value. */
