@@ -1,4 +1,4 @@
-import type { ChainableCommander } from 'ioredis'
+import type { ClientContext, RedisCommander } from 'ioredis'
 import { runBatch } from './batch.ts'
 import { isCluster } from './connect.ts'
 import { Gather } from './gather.ts'
@@ -7,8 +7,8 @@ import type { RedisClient } from './scripts.ts'
 export interface ManySlotsOptions<Item, Reply> {
   client: RedisClient
   slotOf: (item: Item) => number
-  /** Puts the one call for these items on a pipeline. */
-  add: (pipeline: ChainableCommander, items: readonly Item[]) => ChainableCommander
+  /** The one call for these items. */
+  add: <Context extends ClientContext>(commands: RedisCommander<Context>, items: readonly Item[]) => unknown
   /** Reads that call's reply, one for each item. */
   read: (reply: unknown, items: readonly Item[]) => Reply[]
 }
@@ -43,7 +43,7 @@ export class ManySlots<Item, Reply> {
   async #call (items: readonly Item[]): Promise<Array<Reply | Error>> {
     const { client, slotOf, add, read } = this.#options
     const calls = group(items, isCluster(client) ? slotOf : () => 0)
-    const results = await runBatch(client, calls.map(call => ({ slot: call.slot, add: pipeline => add(pipeline, call.items) })))
+    const results = await runBatch(client, calls.map(call => ({ slot: call.slot, add: commands => add(commands, call.items) })))
     if (calls.length === 1 && results[0]?.ok === true) return read(results[0].value, items)
     const replies = new Array<Reply | Error>(items.length)
     for (const [at, call] of calls.entries()) {

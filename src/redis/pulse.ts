@@ -81,7 +81,7 @@ export class Pulse {
     const { client, clock, timeoutMs, sweepMs, ttlMs } = this.#options
     const replies = await runBatch(client, groups.map(group => {
       const slot = group * GROUP_SIZE
-      return { slot, add: pipeline => pipeline.pulse(keys.pulse(tagOfSlot(slot)), maxGapMs, timeoutMs, sweepMs, ttlMs, sweep) }
+      return { slot, add: commands => commands.pulse(keys.pulse(tagOfSlot(slot)), maxGapMs, timeoutMs, sweepMs, ttlMs, sweep) }
     }))
     return replies.map((reply, index) => {
       const state = this.#groups[groups[index] ?? -1]

@@ -66,7 +66,7 @@ export class EventRelay {
     this.#removals = new ManySlots({
       client: options.client,
       slotOf: ({ slot }) => slot,
-      add: (pipeline, delivered) => pipeline.acknowledgeEvents(
+      add: (commands, delivered) => commands.acknowledgeEvents(
         delivered.length, ...delivered.map(({ slot }) => keys.outbox(tagOfSlot(slot))), ...delivered.flatMap(({ ids }) => [ids.length, ...ids])
       ),
       read: (_reply, delivered) => delivered.map(() => undefined)
@@ -104,7 +104,7 @@ export class EventRelay {
     for (let start = 0; start < waiting.length; start += SLOTS_AT_ONCE) {
       const chunk = waiting.slice(start, start + SLOTS_AT_ONCE)
       const replies = await runBatch(client, chunk.map(({ slot }) => ({
-        slot, add: pipeline => pipeline.xrange(keys.outbox(tagOfSlot(slot)), '-', until, 'COUNT', LEFT_OVER_COUNT)
+        slot, add: commands => commands.xrange(keys.outbox(tagOfSlot(slot)), '-', until, 'COUNT', LEFT_OVER_COUNT)
       })))
       const entries = replies.flatMap((reply, index) => reply.ok ? readEntries(chunk[index]?.slot ?? 0, reply.value) : [])
       await Promise.allSettled(entries.filter(entry => !this.#inFlight.has(`${entry.slot}:${entry.entryId}`)).map(async entry => { await this.#ship(entry) }))

@@ -38,7 +38,7 @@ export class OutboxCapacity {
     this.#lengths = new ManySlots({
       client: options.client,
       slotOf: slot => slot,
-      add: (pipeline, slots) => pipeline.outboxLengths(slots.length, ...slots.map(outboxOf)),
+      add: (commands, slots) => commands.outboxLengths(slots.length, ...slots.map(outboxOf)),
       read: (reply, slots) => slots.map((_, index) => Array.isArray(reply) ? Number(reply[index]) : 0)
     })
   }
@@ -69,7 +69,7 @@ export class OutboxCapacity {
     const events = sum(holding.map(({ length }) => length))
     const weighed = holding.filter((_, index) => Math.floor(index * MAX_WEIGHED / holding.length) !== Math.floor((index - 1) * MAX_WEIGHED / holding.length))
     // A server that cannot tell (the in-process one) answers an error, and its outbox is not bounded.
-    const weights = await this.#numbers(weighed.map(({ slot }) => ({ slot, add: pipeline => pipeline.memory('USAGE', outboxOf(slot), 'SAMPLES', 0) })))
+    const weights = await this.#numbers(weighed.map(({ slot }) => ({ slot, add: commands => commands.memory('USAGE', outboxOf(slot), 'SAMPLES', 0) })))
     const bytes = Math.round(sum(weights) / Math.max(1, sum(weighed.map(({ length }) => length))) * events)
     this.#level = { events, bytes }
     const capacity = maxBytes * masters(client).length * swept / SLOTS
@@ -83,7 +83,7 @@ export class OutboxCapacity {
       due += length * share
       const given = Math.min(Math.floor(due), length)
       due -= given
-      if (given > 0) items.push({ slot, add: pipeline => pipeline.trimOutbox(outboxOf(slot), keys.lost(tagOfSlot(slot)), given) })
+      if (given > 0) items.push({ slot, add: commands => commands.trimOutbox(outboxOf(slot), keys.lost(tagOfSlot(slot)), given) })
     }
     for (const reply of await runPaced(client, items)) {
       if (reply.ok && Array.isArray(reply.value)) lost(Number(reply.value[0]))

@@ -44,7 +44,7 @@ export class Reaper {
     this.#due = new ManySlots({
       client,
       slotOf: slot => slot,
-      add: (pipeline, slots) => pipeline.dueSessions(slots.length, ...slots.map(slot => keys.due(tagOfSlot(slot))), clock.nowMs(), DUE_AT_ONCE),
+      add: (commands, slots) => commands.dueSessions(slots.length, ...slots.map(slot => keys.due(tagOfSlot(slot))), clock.nowMs(), DUE_AT_ONCE),
       read: (reply, slots) => {
         const bySlot = new Map<number, string[]>(slots.map(slot => [slot, []]))
         for (const id of Array.isArray(reply) ? reply.map(String) : []) bySlot.get(slotOf(id))?.push(id)
@@ -73,7 +73,7 @@ export class Reaper {
   async #candidates (slots: readonly number[]): Promise<Candidate[]> {
     const due = await this.#due.many(slots)
     const found = due.flatMap((ids, index) => ids instanceof Error ? [] : ids.map(sessionId => ({ sessionId, slot: slots[index] ?? 0 })))
-    const records = await this.#replies(found.map(({ sessionId, slot }) => ({ slot, add: pipeline => pipeline.get(keys.session(sessionId)) })))
+    const records = await this.#replies(found.map(({ sessionId, slot }) => ({ slot, add: commands => commands.get(keys.session(sessionId)) })))
     return found.map((candidate, index) => {
       const record = records[index]
       return { ...candidate, session: typeof record === 'string' ? parseRecord(record) : undefined }
@@ -93,10 +93,10 @@ export class Reaper {
         continue
       }
       items.push(
-        { slot, add: pipeline => pipeline.zadd(keys.due(tagOfSlot(slot)), 'XX', session.beatMs + timeoutMs, session.sessionId) },
-        { slot, add: pipeline => pipeline.pexpire(keys.session(session.sessionId), ttlMs) },
-        { slot, add: pipeline => pipeline.pexpire(keys.concurrency(session.userId), ttlMs) },
-        { slot, add: pipeline => pipeline.pexpire(keys.userSessions(session.userId), ttlMs) }
+        { slot, add: commands => commands.zadd(keys.due(tagOfSlot(slot)), 'XX', session.beatMs + timeoutMs, session.sessionId) },
+        { slot, add: commands => commands.pexpire(keys.session(session.sessionId), ttlMs) },
+        { slot, add: commands => commands.pexpire(keys.concurrency(session.userId), ttlMs) },
+        { slot, add: commands => commands.pexpire(keys.userSessions(session.userId), ttlMs) }
       )
     }
     await runBatch(client, items)
@@ -111,7 +111,7 @@ export class Reaper {
       const userId = session?.userId ?? sessionId
       return {
         slot,
-        add: pipeline => pipeline.reapSession(
+        add: commands => commands.reapSession(
           keys.session(sessionId), keys.ended(sessionId), keys.concurrency(userId), keys.userSessions(userId), keys.due(tagOfSlot(slot)),
           keys.outbox(tagOfSlot(slot)), sessionId, timeoutMs, graceUntilMs, endedTtlMs
         )
