@@ -3,7 +3,9 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { setTimeout as sleep } from 'node:timers/promises'
 import autocannon from 'autocannon'
+import { Client } from 'undici'
 
 /** Two generators behind one shape: autocannon, which is always there, and wrk, which takes a quarter of its CPU and so leaves more for the service. */
 
@@ -42,9 +44,41 @@ async function byAutocannon ({ url, requests, connections, seconds, rate }: Load
     })
     instance.on('response', (_client, _status, _bytes, milliseconds) => { times.push(milliseconds) })
   })
+  return { count: result['2xx'], errors: result.non2xx + result.errors + result.timeouts, ...percentiles(times), perSecond: result['2xx'] / result.duration }
+}
+
+function percentiles (times: number[]): Pick<LoadResult, 'p50' | 'p95' | 'p99'> {
   times.sort((a, b) => a - b)
   const at = (share: number): number => times[Math.min(times.length - 1, Math.floor(times.length * share))] ?? NaN
-  return { count: result['2xx'], errors: result.non2xx + result.errors + result.timeouts, p50: at(0.5), p95: at(0.95), p99: at(0.99), perSecond: result['2xx'] / result.duration }
+  return { p50: at(0.5), p95: at(0.95), p99: at(0.99) }
+}
+
+const WITNESSES = 8
+/** In which all connections open at once, and code that has been idle is compiled again. */
+const SETTLING_MS = 1_000
+
+/**
+ * The times, ms, that a few more clients see while others make the load. wrk's own are no measure where its connections pause: it looks through all of
+ * their timers at each turn, and called 10 ms and more what such a client saw as 3.
+ */
+async function witness (url: string, requests: readonly Request[], seconds: number): Promise<number[]> {
+  const times: number[] = []
+  const from = performance.now() + SETTLING_MS
+  const until = from + seconds * 1_000
+  await Promise.all(Array.from({ length: WITNESSES }, async (_, index) => {
+    const client = new Client(url)
+    for (let at = Math.floor(index * requests.length / WITNESSES); performance.now() < until; at++) {
+      await sleep(Math.random() * 2 * PAUSE_MS)
+      const request = requests[at % requests.length]
+      if (request === undefined) break
+      const began = performance.now()
+      const { body } = await client.request({ method: request.method, path: request.path, headers: request.headers, ...(request.body === undefined ? {} : { body: request.body }) })
+      await body.dump()
+      if (began > from) times.push(performance.now() - began)
+    }
+    await client.close()
+  }))
+  return times
 }
 
 /** Mean pause of a connection of which a rate is asked, ms: wrk counts them in whole ones. */
@@ -82,9 +116,12 @@ async function byWrk ({ url, requests, connections, seconds, rate }: LoadOptions
     const players = rate === undefined ? connections : Math.max(connections, Math.min(MAX_PLAYERS, Math.ceil(rate * PAUSE_MS / 1_000)))
     writeFileSync(script, wrkScript(rate === undefined ? 0 : players / rate * 1_000))
     writeFileSync(list, requests.map(request => raw(host, request)).map(text => `${Buffer.byteLength(text)}\n${text}`).join(''))
-    const { stdout } = await promisify(execFile)('wrk', ['-t1', `-c${players}`, `-d${seconds}s`, '--timeout', '10s', '-s', script, url, '--', list])
+    const [{ stdout }, seen] = await Promise.all([
+      promisify(execFile)('wrk', ['-t1', `-c${players}`, `-d${rate === undefined ? seconds : seconds + SETTLING_MS / 1_000}s`, '--timeout', '10s', '-s', script, url, '--', list]),
+      rate === undefined ? undefined : witness(url, requests, seconds)
+    ])
     const { us, ...result }: Omit<LoadResult, 'perSecond'> & { us: number } = JSON.parse(/RESULT (.*)/.exec(stdout)?.[1] ?? '{}')
-    return { ...result, perSecond: result.count / us * 1e6 }
+    return { ...result, ...(seen === undefined ? {} : percentiles(seen)), perSecond: result.count / us * 1e6 }
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }

@@ -94,7 +94,7 @@ function raise (): never { throw new Error('no scenario') }
 let rows = await measureAll(roundCount)
 const curves: Curve[] = []
 if (values.rates) {
-  for (const scenario of world.scenarios.filter(({ name, units }) => name !== 'floor' && units === 1)) {
+  for (const scenario of world.scenarios.filter(({ units }) => units === 1)) {
     const highest = rows.find(({ name }) => name === scenario.name)?.perSecond ?? 0
     for (const share of DAY) {
       const { perSecond, p50, p95, p99, cpu } = await measure(scenario, seconds, Math.round(highest * share))
