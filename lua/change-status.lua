@@ -19,6 +19,6 @@ if not record then return { 0, now, '', '' } end
 if status_of(record) == ARGV[1] then return { 2, now, '', record } end
 local seq = seq_of(record) + 1
 local changed = with_head(record, ARGV[1], seq, now, ARGV[3], ARGV[4])
-redis.call('SETRANGE', KEYS[1], 0, string.sub(changed, 1, 123))
+redis.call('SETRANGE', KEYS[1], '0', string.sub(changed, 1, 123))
 local entry = write_event(KEYS[2], ARGV[2], seq, now, '', changed, ARGV[5])
 return { 1, now, entry, changed }

@@ -111,5 +111,5 @@ redis.call('PEXPIRE', user.slots, ARGV[6])
 redis.call('PEXPIRE', user.index, ARGV[6])
 redis.call('SET', KEYS[1], record, 'PX', ARGV[6])
 redis.call('ZADD', user.due, digits(now + timeout), id)
-reply[4] = write_event(user.outbox, 'playback.started', 1, now, '', record, ARGV[13])
+reply[4] = write_event(user.outbox, 'playback.started', '1', now, '', record, ARGV[13])
 return reply

@@ -10,6 +10,6 @@
 
 local ids = {}
 for i = 1, #KEYS do
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[i], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])) do ids[#ids + 1] = id end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[i], '-inf', ARGV[1], 'LIMIT', '0', ARGV[2])) do ids[#ids + 1] = id end
 end
 return ids

@@ -18,16 +18,16 @@ local now = clock()
 local beat, gap, blocks = digits(now), tonumber(ARGV[1]), ARGV[2]
 local renewals = {}
 for i = 1, #KEYS do
-  local head = redis.call('GETRANGE', KEYS[i], 0, 55)
+  local head = redis.call('GETRANGE', KEYS[i], '0', '55')
   if head == '' then
     renewals[i] = string.rep(' ', 45)
   else
     local since = now - string.sub(head, 44, 56)
     -- A beat ahead of this clock is by another master's: nobody has to wait for it. A tab after the position: it was no heartbeat's.
-    if since < gap and since >= 0 and redis.call('GETRANGE', KEYS[i], 78, 78) ~= '\t' then
+    if since < gap and since >= 0 and redis.call('GETRANGE', KEYS[i], '78', '78') ~= '\t' then
       renewals[i] = '!' .. string.sub(head, 13, 56)
     else
-      redis.call('SETRANGE', KEYS[i], 43, beat .. string.sub(blocks, 67 * i - 66, 67 * i))
+      redis.call('SETRANGE', KEYS[i], '43', beat .. string.sub(blocks, 67 * i - 66, 67 * i))
       renewals[i] = string.sub(head, 12, 56)
     end
   end

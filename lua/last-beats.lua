@@ -7,7 +7,7 @@
 
 local beats = {}
 for i = 1, #KEYS do
-  local beat = redis.call('GETRANGE', KEYS[i], 43, 55)
+  local beat = redis.call('GETRANGE', KEYS[i], '43', '55')
   beats[i] = beat == '' and string.rep(' ', 13) or beat
 end
 return table.concat(beats)

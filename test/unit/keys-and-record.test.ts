@@ -54,7 +54,7 @@ t.test('the record is valid JSON with fixed offsets, and Lua reads the same ones
   const lua = readFileSync(new URL('../../lua/include/record.lua', import.meta.url), 'utf8')
   t.match(lua, new RegExp(`function beat_of\\(record\\) return tonumber\\(string.sub\\(record, ${LAYOUT.beatOffset + 1}, ${LAYOUT.blockOffset}\\)\\)`))
   t.match(lua, new RegExp(`string.sub\\(record, ${LAYOUT.headWidth + 1}\\)`))
-  t.match(readScript('heartbeat'), `KEYS[i], ${LAYOUT.markOffset}, ${LAYOUT.markOffset}) ~= '\\t'`)
+  t.match(readScript('heartbeat'), `KEYS[i], '${LAYOUT.markOffset}', '${LAYOUT.markOffset}') ~= '\\t'`)
 })
 
 t.test('each script declares what it uses', async t => {
