@@ -11,19 +11,17 @@ export interface BatchItem {
 export type BatchResult = { ok: true, value: unknown } | { ok: false, error: Error }
 
 /**
- * Runs many independent commands in one pipeline per node, answers in order. Not atomic: each command stands alone.
+ * Runs many independent commands together on each node, answers in order. Not atomic: each command stands alone.
  * An item that was sent to the wrong node is tried once more by itself, where the client follows redirections.
  */
 export async function runBatch (client: RedisClient, items: readonly BatchItem[]): Promise<BatchResult[]> {
-  const [only] = items
-  if (items.length === 1 && only !== undefined) return [await runAlone(client, only)]
   const results = new Array<BatchResult>(items.length)
   await Promise.all([...byNode(client, items).values()].map(async indexes => {
-    const replies = await runPipeline(client, indexes.map(index => items[index]))
-    await Promise.all(indexes.map(async (index, at) => {
-      const reply = replies[at] ?? { ok: false, error: new Error('Connection is closed.') }
-      const item = items[index]
-      results[index] = reply.ok || !redirected(reply.error) || item === undefined ? reply : await runAlone(client, item)
+    const own = indexes.flatMap(index => items[index] ?? [])
+    const replies = await runOnNode(client, own)
+    await Promise.all(own.map(async (item, at) => {
+      const reply = replies[at] ?? away()
+      results[indexes[at] ?? 0] = reply.ok || !redirected(reply.error) ? reply : await runAlone(client, item)
     }))
   }))
   return results
@@ -56,7 +54,7 @@ function byNode (client: RedisClient, items: readonly BatchItem[]): Map<string, 
   return groups
 }
 
-/** Without a pipeline: ioredis makes one anew with every script that it knows, some 20 µs and 4 kB for a single command. */
+/** Without a pipeline: ioredis makes one anew with every script that it knows, some 20 µs for a single command. */
 async function runAlone (client: RedisClient, item: BatchItem): Promise<BatchResult> {
   if (client.status !== 'ready') return away()
   try {
@@ -66,10 +64,13 @@ async function runAlone (client: RedisClient, item: BatchItem): Promise<BatchRes
   }
 }
 
-async function runPipeline (client: RedisClient, items: ReadonlyArray<BatchItem | undefined>): Promise<BatchResult[]> {
+/** In one write. */
+async function runOnNode (client: RedisClient, items: readonly BatchItem[]): Promise<BatchResult[]> {
+  const [first] = items
+  if (items.length === 1 && first !== undefined) return [await runAlone(client, first)]
   if (client.status !== 'ready') return items.map(away)
   const pipeline = client.pipeline()
-  for (const item of items) item?.add(pipeline)
+  for (const item of items) item.add(pipeline)
   try {
     const replies = await pipeline.exec()
     return (replies ?? []).map(([error, value]) => error === null ? { ok: true, value } : { ok: false, error })
