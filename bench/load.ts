@@ -2,8 +2,8 @@ import { execFile, spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { promisify } from 'node:util'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import autocannon from 'autocannon'
 import { Client } from 'undici'
 
@@ -53,7 +53,11 @@ function percentiles (times: number[]): Pick<LoadResult, 'p50' | 'p95' | 'p99'> 
   return { p50: at(0.5), p95: at(0.95), p99: at(0.99) }
 }
 
+/** Mean pause of a connection of which a rate is asked, ms: wrk counts them in whole ones. */
+const PAUSE_MS = 20
 const WITNESSES = 8
+/** What they ask together, requests per second: a part of the rate that is asked for. */
+const WITNESSED = WITNESSES * 1_000 / PAUSE_MS
 /** In which all connections open at once, and code that has been idle is compiled again. */
 const SETTLING_MS = 1_000
 
@@ -61,8 +65,9 @@ const SETTLING_MS = 1_000
  * The times, ms, that a few more clients see while others make the load. wrk's own are no measure where its connections pause: it looks through all of
  * their timers at each turn, and called 10 ms and more what such a client saw as 3.
  */
-async function witness (url: string, requests: readonly Request[], seconds: number): Promise<number[]> {
+async function witness (url: string, requests: readonly Request[], seconds: number): Promise<{ times: number[], count: number }> {
   const times: number[] = []
+  let count = 0
   const from = performance.now() + SETTLING_MS
   const until = from + seconds * 1_000
   await Promise.all(Array.from({ length: WITNESSES }, async (_, index) => {
@@ -74,15 +79,14 @@ async function witness (url: string, requests: readonly Request[], seconds: numb
       const began = performance.now()
       const { body } = await client.request({ method: request.method, path: request.path, headers: request.headers, ...(request.body === undefined ? {} : { body: request.body }) })
       await body.dump()
+      count++
       if (began > from) times.push(performance.now() - began)
     }
     await client.close()
   }))
-  return times
+  return { times, count }
 }
 
-/** Mean pause of a connection of which a rate is asked, ms: wrk counts them in whole ones. */
-const PAUSE_MS = 20
 const MAX_PLAYERS = 1_000
 
 /**
@@ -113,15 +117,17 @@ async function byWrk ({ url, requests, connections, seconds, rate }: LoadOptions
   try {
     const { host } = new URL(url)
     const [script, list] = [join(folder, 'load.lua'), join(folder, 'requests')]
-    const players = rate === undefined ? connections : Math.max(connections, Math.min(MAX_PLAYERS, Math.ceil(rate * PAUSE_MS / 1_000)))
-    writeFileSync(script, wrkScript(rate === undefined ? 0 : players / rate * 1_000))
+    const own = rate === undefined ? undefined : Math.max(1, rate - WITNESSED)
+    const players = own === undefined ? connections : Math.max(connections, Math.min(MAX_PLAYERS, Math.ceil(own * PAUSE_MS / 1_000)))
+    writeFileSync(script, wrkScript(own === undefined ? 0 : players / own * 1_000))
     writeFileSync(list, requests.map(request => raw(host, request)).map(text => `${Buffer.byteLength(text)}\n${text}`).join(''))
     const [{ stdout }, seen] = await Promise.all([
       promisify(execFile)('wrk', ['-t1', `-c${players}`, `-d${rate === undefined ? seconds : seconds + SETTLING_MS / 1_000}s`, '--timeout', '10s', '-s', script, url, '--', list]),
       rate === undefined ? undefined : witness(url, requests, seconds)
     ])
-    const { us, ...result }: Omit<LoadResult, 'perSecond'> & { us: number } = JSON.parse(/RESULT (.*)/.exec(stdout)?.[1] ?? '{}')
-    return { ...result, ...(seen === undefined ? {} : percentiles(seen)), perSecond: result.count / us * 1e6 }
+    const { us, count: made, ...result }: Omit<LoadResult, 'perSecond'> & { us: number } = JSON.parse(/RESULT (.*)/.exec(stdout)?.[1] ?? '{}')
+    const count = made + (seen?.count ?? 0)
+    return { ...result, ...(seen === undefined ? {} : percentiles(seen.times)), count, perSecond: count / us * 1e6 }
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
