@@ -7,7 +7,7 @@ import { RequestLog, requestLogger } from './logger.ts'
 import concurrency from './modules/concurrency/index.ts'
 import entitlement from './modules/entitlement/index.ts'
 import event from './modules/event/index.ts'
-import type { WriteLines } from './modules/event/event-sink.ts'
+import type { EventLines } from './modules/event/event-sink.ts'
 import lifecycle from './modules/lifecycle/index.ts'
 import session from './modules/session/index.ts'
 import token from './modules/token/index.ts'
@@ -41,7 +41,7 @@ export interface AppOptions {
   identityUrl: string
   contentUrl: string
   /** Where events without a broker are written. */
-  writeLines: WriteLines
+  eventLines: EventLines
   draining: () => boolean
   aggregateMetrics?: () => Promise<string>
 }
@@ -65,7 +65,7 @@ function requestIds (): (request: { headers: IncomingHttpHeaders }) => string {
 
 /** The composition root: what there is, in the order in which it starts; it closes in the reverse order. */
 export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
-  const { config, version, connect, identityUrl, contentUrl, writeLines, draining } = options
+  const { config, version, connect, identityUrl, contentUrl, eventLines, draining } = options
   const { limit, timeoutMs, heartbeatMs, heartbeatGapMs, ttlMs, endedTtlMs, sweepMs } = config.session
   const policy = { defaultRegion: config.upstream.defaultRegion, trustProxy: config.http.trustProxy }
   const fastify: FastifyInstance = Fastify({
@@ -111,8 +111,8 @@ export async function buildApp (options: AppOptions): Promise<FastifyInstance> {
   await fastify.register(event, {
     sink: config.event.sink,
     heartbeats: config.event.heartbeats,
-    writeLines,
-    lines: config.log.format === 'ecs' ? 'ecs' : 'json',
+    lines: eventLines,
+    lineFormat: config.log.format === 'ecs' ? 'ecs' : 'json',
     outboxBytes: config.event.outboxBytes,
     traceHeaders: tracing?.traceHeaders,
     observer: { sent: measure.eventSent, dropped: measure.eventDropped, lost: measure.eventsLost, failed: measure.eventFailed }

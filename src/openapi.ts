@@ -18,7 +18,7 @@ const app = await buildApp({
   connect: { target: dependencies.redis, commandTimeoutMs: config.redis.commandTimeoutMs, scripts: { shebang: dependencies.shebang } },
   identityUrl: dependencies.identityUrl,
   contentUrl: dependencies.contentUrl,
-  writeLines: () => {},
+  eventLines: { write: () => true, written: async () => {} },
   draining: () => false
 })
 await app.ready()

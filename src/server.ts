@@ -1,11 +1,12 @@
 import cluster from 'node:cluster'
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { isatty } from 'node:tty'
 import closeWithGrace from 'close-with-grace'
-import pino from 'pino'
 import { buildApp } from './app.ts'
 import { type Config, ConfigError, loadConfig } from './config.ts'
 import { type Dependencies, resolveDependencies } from './embedded/dependencies.ts'
+import { LineOutput } from './line-output.ts'
 import { createLogger } from './logger.ts'
 import { keepTickShape } from './tick-shape.ts'
 import { joinMetrics, runPrimary, workerMetrics } from './workers.ts'
@@ -25,8 +26,10 @@ function readConfig (): Config {
 
 const config = readConfig()
 // One writer for log and events: two on one descriptor cut each other's lines where a pipe is full.
-const out = pino.destination({ fd: 1, sync: false, minLength: 0 })
-const log = createLogger(config.log, process.stdout.isTTY, out)
+const out = new LineOutput(1, { shared: config.http.workers > 1 })
+process.on('exit', () => { out.flushSync() })
+// Not `process.stdout.isTTY`: to touch that makes a pipe non-blocking, for every process that shares it.
+const log = createLogger(config.log, isatty(1), out)
 
 async function serve (dependencies: Dependencies): Promise<void> {
   let draining = false
@@ -38,7 +41,7 @@ async function serve (dependencies: Dependencies): Promise<void> {
     connect: { target: dependencies.redis, commandTimeoutMs: config.redis.commandTimeoutMs, scripts: { shebang: dependencies.shebang } },
     identityUrl: dependencies.identityUrl,
     contentUrl: dependencies.contentUrl,
-    writeLines: line => { out.write(line) },
+    eventLines: out,
     draining: () => draining,
     ...(cluster.isWorker ? { aggregateMetrics: workerMetrics } : {})
   })
@@ -51,7 +54,7 @@ async function serve (dependencies: Dependencies): Promise<void> {
     await app.close()
     await dependencies.close()
     log.info('ended')
-    out.flushSync()
+    await out.written().catch(() => { /* nobody reads it */ })
   })
   const address = await app.listen({ host: config.http.host, port: config.http.port })
   announce(address.replace('0.0.0.0', '127.0.0.1').replace('[::]', '127.0.0.1'), dependencies)

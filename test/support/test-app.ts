@@ -4,6 +4,7 @@ import { buildApp } from '../../src/app.ts'
 import { loadConfig } from '../../src/config.ts'
 import { createLogger } from '../../src/logger.ts'
 import type { RedisTarget } from '../../src/config/redis-target.ts'
+import type { EventLines } from '../../src/modules/event/event-sink.ts'
 import type { PlaybackEvent } from '../../src/schemas.ts'
 import { withUser } from './least-privilege.ts'
 import { UNLIMITED } from './service-process.ts'
@@ -20,7 +21,7 @@ export interface TestApp {
 }
 
 /** The whole application in this process, on the given Redis, with real stub upstreams over HTTP. Closed with the test. */
-export async function buildTestApp (t: Test, redisUrl: string, env: Record<string, string> = {}, given: { upstream?: StubUpstream, target?: RedisTarget } = {}): Promise<TestApp> {
+export async function buildTestApp (t: Test, redisUrl: string, env: Record<string, string> = {}, given: { upstream?: StubUpstream, target?: RedisTarget, eventLines?: EventLines } = {}): Promise<TestApp> {
   const upstream = given.upstream ?? await startStubUpstream()
   const events: PlaybackEvent[] = []
   const eventLines: string[] = []
@@ -35,9 +36,13 @@ export async function buildTestApp (t: Test, redisUrl: string, env: Record<strin
     connect: { target, commandTimeoutMs: config.redis.commandTimeoutMs },
     identityUrl: upstream.identityUrl,
     contentUrl: upstream.contentUrl,
-    writeLines: line => {
-      eventLines.push(line)
-      events.push((JSON.parse(line) as { event: PlaybackEvent }).event)
+    eventLines: given.eventLines ?? {
+      write: line => {
+        eventLines.push(line)
+        events.push((JSON.parse(line) as { event: PlaybackEvent }).event)
+        return true
+      },
+      written: async () => {}
     },
     draining: () => false
   })

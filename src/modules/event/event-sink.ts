@@ -13,8 +13,13 @@ export interface EventSink {
   close: () => Promise<void>
 }
 
-/** Writes whole lines, each with its newline. */
-export type WriteLines = (lines: string) => void
+/** Where lines go, whole and in order. */
+export interface EventLines {
+  /** Takes one line, with its newline; false: it takes no more now. */
+  write: (line: string) => boolean
+  /** Settles once every line that was taken is safe there; rejects when one is not and will not be. */
+  written: () => Promise<void>
+}
 
 export type LineFormat = 'json' | 'ecs'
 
@@ -24,27 +29,26 @@ const HEADS: Record<LineFormat, (atMs: number, type: string) => string> = {
   ecs: (atMs, type) => `{"log.level":"info","@timestamp":"${new Date(atMs).toISOString()}","ecs.version":"8.10.0","service.name":"viewing-service","stream":"event","message":"LOG ${type}"`
 }
 
-/** Lines in one write, about 16 KB. A megabyte at once left holes in the memory of the process that it never gave back (75 MB). */
-const AT_ONCE = 32
-
 /**
  * The sink without a broker: one JSON line per event on a stream of its own. They are the only lines of the service that
  * hold user and device ids; `stream: event` tells them apart.
  */
 export class LogSink implements EventSink {
-  readonly #write: WriteLines
+  readonly #lines: EventLines
   readonly #head: (typeof HEADS)[LineFormat]
 
-  constructor (write: WriteLines, format: LineFormat) {
-    this.#write = write
+  constructor (lines: EventLines, format: LineFormat) {
+    this.#lines = lines
     this.#head = HEADS[format]
   }
 
   async send (events: readonly PlaybackEvent[]): Promise<void> {
     const time = Date.now()
-    for (let start = 0; start < events.length; start += AT_ONCE) {
-      this.#write(events.slice(start, start + AT_ONCE).map(event => `${this.#head(time, event.event_type)},"event":${eventJson(event)}}\n`).join(''))
+    for (const event of events) {
+      const taken = this.#lines.write(`${this.#head(time, event.event_type)},"event":${eventJson(event)}}\n`)
+      if (!taken) throw new Error('the output takes no more lines')
     }
+    await this.#lines.written()
   }
 
   ready (): boolean {

@@ -3,7 +3,7 @@ import fp from 'fastify-plugin'
 import type { EventSinkConfig } from '../../config.ts'
 import { EventRelay, type HeartbeatSampling, type RelayObserver } from './event-relay.ts'
 import { OutboxCapacity, type OutboxLevel } from './outbox-capacity.ts'
-import { type EventSink, type LineFormat, LogSink, type WriteLines } from './event-sink.ts'
+import { type EventLines, type EventSink, type LineFormat, LogSink } from './event-sink.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -17,8 +17,8 @@ export interface EventOptions {
   sink: EventSinkConfig
   heartbeats: HeartbeatSampling
   /** Where the log sink writes. */
-  writeLines: WriteLines
-  lines: LineFormat
+  lines: EventLines
+  lineFormat: LineFormat
   /** Bytes per shard for events not yet delivered. */
   outboxBytes: number
   observer: RelayObserver
@@ -39,9 +39,9 @@ async function kafkaSink (to: Extract<EventSinkConfig, { kind: 'kafka' }>, log: 
   })
 }
 
-export default fp<EventOptions>(async function event (fastify, { sink: to, heartbeats, writeLines, lines, outboxBytes, observer, traceHeaders }) {
+export default fp<EventOptions>(async function event (fastify, { sink: to, heartbeats, lines, lineFormat, outboxBytes, observer, traceHeaders }) {
   const { client, clock } = fastify.store
-  const sink = to.kind === 'log' ? new LogSink(writeLines, lines) : await kafkaSink(to, fastify.log)
+  const sink = to.kind === 'log' ? new LogSink(lines, lineFormat) : await kafkaSink(to, fastify.log)
   const capacity = new OutboxCapacity({ client, maxBytes: outboxBytes, lost: observer.lost })
   const relay = new EventRelay({ client, clock, sink, heartbeats, capacity, observer, traceHeaders })
   fastify.decorate('eventSink', sink)
