@@ -1,39 +1,48 @@
-import { fstatSync, write, writeSync } from 'node:fs'
+import { fstatSync, writeSync } from 'node:fs'
 
-/** Bytes in one write: half of what a pipe holds. */
-const AT_ONCE = 32 * 1024
-/** Bytes that reach a pipe in one piece whatever else writes to it, and however full it is: PIPE_BUF of pipe(7). */
+/** Bytes in one write. */
+const AT_ONCE = 64 * 1024
+/** Bytes that a pipe takes in one piece or not at all, whatever else writes to it: PIPE_BUF of pipe(7). */
 const IN_ONE_PIECE = 4_096
 /** Characters that wait for a reader who does not read; lines beyond them are refused, so memory stays bounded. */
 const MOST_WAITING = 64 * 1024 * 1024
-/** Pause before a write is tried again: that met a full pipe, that failed otherwise. */
-const FULL_MS = 5
-const RETRY_MS = 100
+/** Pause after a write that met a full pipe, or failed, ms; it doubles each time. */
+const PAUSE_MS = 1
+const LONGEST_PAUSE_MS = 64
 /** Longest wait of `flushSync` for a reader, ms. */
 const LAST_WAIT_MS = 2_000
 
-/** `settle`: whoever waits for this line, and for all before it. */
-interface Line { text: string, settle?: { promise: Promise<void>, resolve: () => void, reject: (error: Error) => void } }
+/** Who waits for all lines up to the `line`th. */
+interface Waiter { line: number, promise: Promise<void>, resolve: () => void, reject: (error: Error) => void }
 
 const ENCODER = new TextEncoder()
 const CLOCK = new Int32Array(new SharedArrayBuffer(4))
 
 /**
- * Writes lines to a file descriptor, what has come meanwhile in one write of whole lines, and says when they are there. pino's own destination
- * cuts the lines of processes that share a pipe where its reader is slow, and does not say when a line is there.
+ * Writes lines to a file descriptor, what has come in a turn of the event loop in as few writes as there can be, and says when they are there.
+ * The descriptor of a pipe is to be non-blocking: then a reader who is slow holds up nobody. pino's own destination sends each write through
+ * a thread, one in a turn of the loop, so that under load lines pile up; and it cuts the lines of processes that share a pipe.
  */
 export class LineOutput {
   readonly #fd: number
   readonly #mostWaiting: number
+  /** A write under way is `#from` to `#to` of it. */
   readonly #bytes: Uint8Array
-  /** The first `#underWay` of them are in `#bytes`. */
-  readonly #lines: Line[] = []
-  #underWay = 0
+  #from = 0
+  #to = 0
+  /** Taken and not yet in `#bytes`, from `#next` on. */
+  #lines: string[] = []
+  #next = 0
   #waiting = 0
+  /** Lines taken, lines in `#bytes` or past it. */
+  #taken = 0
+  #passed = 0
+  readonly #waiters: Waiter[] = []
   #busy = false
+  #pauseMs = PAUSE_MS
   #gone: Error | undefined
 
-  /** `shared`: other processes write to the same pipe. Lines of up to 4 KiB stay whole there, for some 1 µs more each. */
+  /** `shared`: other processes write to the same pipe; lines of up to 4 KiB stay whole there. */
   constructor (fd: number, { shared, mostWaiting = MOST_WAITING }: { shared: boolean, mostWaiting?: number }) {
     this.#fd = fd
     this.#mostWaiting = mostWaiting
@@ -44,103 +53,118 @@ export class LineOutput {
   write (line: string): boolean {
     if (this.#gone !== undefined || this.#waiting + line.length > this.#mostWaiting) return false
     this.#waiting += line.length
-    this.#lines.push({ text: line })
+    this.#taken++
+    this.#lines.push(line)
     if (!this.#busy) {
       this.#busy = true
-      setImmediate(() => { this.#next() })
+      setImmediate(() => { this.#flush() })
     }
     return true
   }
 
   /** Settles once the operating system has every line that was taken so far; rejects when the reader is gone. */
-  written (): Promise<void> {
-    const last = this.#lines.at(-1)
-    if (last === undefined) return this.#gone === undefined ? Promise.resolve() : Promise.reject(this.#gone)
-    last.settle ??= settler()
-    return last.settle.promise
+  async written (): Promise<void> {
+    if (this.#gone !== undefined) throw this.#gone
+    if (!this.#busy) return
+    let last = this.#waiters.at(-1)
+    if (last?.line !== this.#taken) {
+      last = waiter(this.#taken)
+      this.#waiters.push(last)
+    }
+    await last.promise
   }
 
   /** For the end of the process: writes what waits, now; gives up on a reader who takes nothing for two seconds. */
   flushSync (): void {
-    const left = this.#lines.splice(this.#underWay)
-    let bytes: Uint8Array = ENCODER.encode(left.map(({ text }) => text).join(''))
-    let endMs = performance.now() + LAST_WAIT_MS
-    while (bytes.length > 0) {
-      try {
-        bytes = bytes.subarray(writeSync(this.#fd, bytes))
-        endMs = performance.now() + LAST_WAIT_MS
-      } catch (error) {
-        if (performance.now() > endMs || !isForNow(error)) return this.#lose(left, asError(error))
-        Atomics.wait(CLOCK, 0, 0, 10)
+    let [left, endMs] = [Infinity, 0]
+    for (let error = this.#writeAll(); error !== undefined; error = this.#writeAll()) {
+      if (this.#left < left) [left, endMs] = [this.#left, performance.now() + LAST_WAIT_MS]
+      if (performance.now() > endMs || !isForNow(error)) {
+        this.#lose(error)
+        return
       }
+      Atomics.wait(CLOCK, 0, 0, PAUSE_MS)
     }
-    this.#done(left)
   }
 
-  #next (): void {
-    const length = this.#fill()
-    this.#busy = length > 0
-    if (this.#busy) this.#send(0, length)
+  get #left (): number {
+    return this.#waiting + this.#to - this.#from
+  }
+
+  #flush (): void {
+    const error = this.#writeAll()
+    this.#busy = error !== undefined
+    if (error === undefined) return
+    if (!isForNow(error)) {
+      this.#lose(error)
+      return
+    }
+    setTimeout(() => { this.#flush() }, this.#pauseMs)
+    this.#pauseMs = Math.min(2 * this.#pauseMs, LONGEST_PAUSE_MS)
+  }
+
+  /** Answers what kept it from writing everything. */
+  #writeAll (): Error | undefined {
+    try {
+      while (this.#from < this.#to || this.#fill()) {
+        this.#from += writeSync(this.#fd, this.#bytes, this.#from, this.#to - this.#from)
+        this.#pauseMs = PAUSE_MS
+        if (this.#from === this.#to) this.#settle()
+      }
+      return undefined
+    } catch (error) {
+      return error instanceof Error ? error : new Error(String(error))
+    }
   }
 
   /** Takes as many lines as there is room for, all of them whole, but for one that is longer than the room. */
-  #fill (): number {
-    let end = 0
-    for (const line of this.#lines) {
-      const { read, written } = ENCODER.encodeInto(line.text, this.#bytes.subarray(end))
-      if (read < line.text.length) {
-        if (end > 0) return end
-        this.#waiting -= read
-        line.text = line.text.slice(read)
-        return written
-      }
-      end += written
-      this.#underWay++
+  #fill (): boolean {
+    const lines = this.#lines
+    let end = this.#next + 1
+    let text = lines[this.#next]
+    if (text === undefined) {
+      this.#lines = []
+      this.#next = 0
+      return false
     }
-    return end
-  }
-
-  #send (from: number, to: number): void {
-    write(this.#fd, this.#bytes, from, to - from, null, (error, count) => {
-      if (error === null && from + count === to) {
-        this.#done(this.#lines.splice(0, this.#underWay))
-        this.#underWay = 0
-        this.#next()
-      } else if (error === null) {
-        this.#send(from + count, to)
-      } else if (isForNow(error)) {
-        setTimeout(() => { this.#send(from, to) }, error.code === 'EAGAIN' ? FULL_MS : RETRY_MS)
-      } else {
-        this.#underWay = 0
-        this.#lose(this.#lines.splice(0), error)
-      }
-    })
-  }
-
-  #done (lines: readonly Line[]): void {
-    for (const { text, settle } of lines) {
-      this.#waiting -= text.length
-      settle?.resolve()
+    for (let line = lines[end]; line !== undefined && text.length + line.length <= this.#bytes.length; line = lines[++end]) text += line
+    let { read, written } = ENCODER.encodeInto(text, this.#bytes)
+    if (read < text.length && end > this.#next + 1) {
+      // Some of it is not ASCII and takes more bytes than characters: then the first line alone.
+      end = this.#next + 1
+      text = lines[this.#next] ?? ''
+      ;({ read, written } = ENCODER.encodeInto(text, this.#bytes))
     }
+    this.#waiting -= read
+    this.#from = 0
+    this.#to = written
+    if (read < text.length) {
+      lines[this.#next] = text.slice(read)
+    } else {
+      this.#passed += end - this.#next
+      this.#next = end
+    }
+    return true
   }
 
-  #lose (lines: readonly Line[], error: Error): void {
+  #settle (): void {
+    while (this.#waiters[0] !== undefined && this.#waiters[0].line <= this.#passed) this.#waiters.shift()?.resolve()
+  }
+
+  #lose (error: Error): void {
     this.#gone = error
-    for (const { settle } of lines) settle?.reject(error)
+    this.#lines = []
+    for (const { reject } of this.#waiters.splice(0)) reject(error)
   }
 }
 
 /** A full pipe, a full disk: it may take lines again. A pipe that nobody reads any more never does. */
-function isForNow (error: unknown): boolean {
-  return !(error instanceof Error && 'code' in error && (error.code === 'EPIPE' || error.code === 'EBADF'))
+function isForNow (error: Error): boolean {
+  return !('code' in error && (error.code === 'EPIPE' || error.code === 'EBADF'))
 }
 
-function asError (error: unknown): Error {
-  return error instanceof Error ? error : new Error(String(error))
-}
-
-function settler (): NonNullable<Line['settle']> {
-  let settle: Omit<NonNullable<Line['settle']>, 'promise'> = { resolve: () => {}, reject: () => {} }
+function waiter (line: number): Waiter {
+  let settle: Pick<Waiter, 'resolve' | 'reject'> = { resolve: () => {}, reject: () => {} }
   const promise = new Promise<void>((resolve, reject) => { settle = { resolve, reject } })
-  return { promise, ...settle }
+  return { line, promise, ...settle }
 }

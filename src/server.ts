@@ -1,7 +1,6 @@
 import cluster from 'node:cluster'
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { isatty } from 'node:tty'
 import closeWithGrace from 'close-with-grace'
 import { buildApp } from './app.ts'
 import { type Config, ConfigError, loadConfig } from './config.ts'
@@ -25,11 +24,12 @@ function readConfig (): Config {
 }
 
 const config = readConfig()
+// To touch `process.stdout` makes a pipe non-blocking, as the output wants it.
+const terminal = process.stdout.isTTY
 // One writer for log and events: two on one descriptor cut each other's lines where a pipe is full.
 const out = new LineOutput(1, { shared: config.http.workers > 1 })
 process.on('exit', () => { out.flushSync() })
-// Not `process.stdout.isTTY`: to touch that makes a pipe non-blocking, for every process that shares it.
-const log = createLogger(config.log, isatty(1), out)
+const log = createLogger(config.log, terminal, out)
 
 async function serve (dependencies: Dependencies): Promise<void> {
   let draining = false

@@ -12,12 +12,12 @@ export interface Pipe {
   read: (most?: number) => Buffer
 }
 
-/** A pipe with nobody else at its ends. `blocking`: whoever writes to it when it is full waits. The writing end is closed with the test. */
-export function pipe (t: Test, { blocking = false } = {}): Pipe {
+/** A pipe with nobody else at its ends; neither of them blocks. The writing end is closed with the test. */
+export function pipe (t: Test): Pipe {
   const path = join(mkdtempSync(join(tmpdir(), 'viewing-pipe-')), 'pipe')
   execFileSync('mkfifo', [path])
   const reader = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
-  const writer = openSync(path, constants.O_WRONLY | (blocking ? 0 : constants.O_NONBLOCK))
+  const writer = openSync(path, constants.O_WRONLY | constants.O_NONBLOCK)
   t.teardown(() => { closeSync(writer) })
   const bytes = Buffer.alloc(1 << 20)
   const read = (most = bytes.length): Buffer => {
