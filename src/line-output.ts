@@ -111,6 +111,7 @@ export class LineOutput {
         this.#pauseMs = PAUSE_MS
         if (this.#from === this.#to) this.#settle()
       }
+      this.#settle()
       return undefined
     } catch (error) {
       return error instanceof Error ? error : new Error(String(error))

@@ -80,6 +80,7 @@ t.test('flushSync writes what waits, after what is under way', async t => {
   out.flushSync()
   t.equal(read().toString(), 'one\ntwo\n')
   await written
+  await out.written()
   out.write('three\n')
   await out.written()
   t.equal(read().toString(), 'three\n')
