@@ -42,11 +42,11 @@ export class LineOutput {
   #pauseMs = PAUSE_MS
   #gone: Error | undefined
 
-  /** `shared`: other processes write to the same pipe; lines of up to 4 KiB stay whole there. */
+  /** `shared`: other processes write to the same pipe or socket; lines of up to 4 KiB stay whole there. */
   constructor (fd: number, { shared, mostWaiting = MOST_WAITING }: { shared: boolean, mostWaiting?: number }) {
     this.#fd = fd
     this.#mostWaiting = mostWaiting
-    this.#bytes = new Uint8Array(shared && fstatSync(fd).isFIFO() ? IN_ONE_PIECE : AT_ONCE)
+    this.#bytes = new Uint8Array(shared && !fstatSync(fd).isFile() ? IN_ONE_PIECE : AT_ONCE)
   }
 
   /** Takes one line, with its newline; false: refused, because the reader is gone or has left too much unread. */
