@@ -62,6 +62,9 @@ const start = (user: string, profile: string, more: object = {}): Request => ({
   body: JSON.stringify({ user_id: user, profile_id: profile, content_id: 'content789', device_id: 'television-4711', ...more })
 })
 
+/** After the first few of a user each ends his oldest session. */
+const takeOver = (user: string): Request => start(`evening-${user}`, 'profile-1', { on_limit: 'supersede_oldest' })
+
 interface Live { id: string, token: string, user: string }
 
 async function startSessions (url: string, count: number): Promise<Live[]> {
@@ -126,9 +129,10 @@ export async function buildWorld ({ redisProgram, sessions, fill: filled, wanted
       requests: live.flatMap(({ id, token, user }, at) => [
         post(`/session/${id}/heartbeat`, { position: at }, { authorization: `Bearer ${token}` }),
         ...(at % 17 < 2 ? [post('/token/validate', { token })] : []),
-        ...(at % 17 === 0 ? [start(`evening-${user}`, 'profile-1', { on_limit: 'supersede_oldest' })] : [])
+        ...(at % 17 === 0 ? [takeOver(user)] : [])
       ])
     },
+    'take-over': { units: 1, requests: live.map(({ user }) => takeOver(user)) },
     concurrency: { units: 1, requests: live.map(({ user }) => ({ method: 'GET', path: `${API}/concurrency/${user}`, headers: accessToken(user) })) }
   }
   const builds: Array<{ root: string, suffix: string }> = [{ root: here('..'), suffix: '' }, ...(against === undefined ? [] : [{ root: against, suffix: ' (other)' }])]
