@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { runBatch } from '../../redis/batch.ts'
 import type { RedisClock } from '../../redis/clock.ts'
 import { keys, tagOfSlot } from '../../redis/keys.ts'
@@ -46,6 +47,8 @@ const HEARTBEAT_FLUSH_MS = 20
 /** Removals are gathered for this long: nobody waits for them, and one call for many costs a fifth. */
 const ACKNOWLEDGE_MS = 10
 const DRAIN_MS = 5_000
+/** Longest wait of a sweep for what it ships: the other tasks of the sweep must not stand still because the sink does. */
+const SHIP_MS = 2_000
 
 interface Delivered { slot: number, ids: string[] }
 
@@ -107,7 +110,9 @@ export class EventRelay {
         slot, add: commands => commands.xrange(keys.outbox(tagOfSlot(slot)), '-', until, 'COUNT', LEFT_OVER_COUNT)
       })))
       const entries = replies.flatMap((reply, index) => reply.ok ? readEntries(chunk[index]?.slot ?? 0, reply.value) : [])
-      await Promise.allSettled(entries.filter(entry => !this.#inFlight.has(`${entry.slot}:${entry.entryId}`)).map(async entry => { await this.#ship(entry) }))
+      const shipped = Promise.allSettled(entries.filter(entry => !this.#inFlight.has(`${entry.slot}:${entry.entryId}`)).map(async entry => { await this.#ship(entry) }))
+      // What takes longer stays in flight, so that no sweep ships it once more.
+      if (await Promise.race([shipped, sleep(SHIP_MS, undefined, { ref: false })]) === undefined) break
     }
     await this.#acknowledge()
   }
