@@ -77,7 +77,7 @@ export class Lifecycle {
     const answer = {
       session_id: identity.sessionId, status: renewal.status, position: said.position, last_heartbeat: renewal.heardAt, heartbeat_interval: Math.round(heartbeatMs / 1_000)
     }
-    const token = this.#renewedToken(identity, claims)
+    const token = this.#renewedToken(identity, claims, renewal.beatMs)
     return token === undefined ? answer : { ...answer, playback_token: token }
   }
 
@@ -104,7 +104,7 @@ export class Lifecycle {
         results[index] = { session_id: identity.sessionId, ...failed(this.#tooSoonProblem(renewal.waitMs)) }
       } else {
         events.heartbeat(identity, renewal, beat)
-        const token = this.#renewedToken(identity, claims)
+        const token = this.#renewedToken(identity, claims, renewal.beatMs)
         results[index] = { status: 200, session_id: identity.sessionId, position: beat.position, ...(token === undefined ? {} : { playback_token: token }) }
       }
     }))
@@ -206,9 +206,9 @@ export class Lifecycle {
     return ending.ended
   }
 
-  #renewedToken (identity: SessionIdentity, claims: PlaybackClaims | undefined): string | undefined {
-    const { tokens, clock } = this.#parts
-    const nowMs = clock.nowMs()
+  /** `nowMs`: Redis' time of the heartbeat. */
+  #renewedToken (identity: SessionIdentity, claims: PlaybackClaims | undefined, nowMs: number): string | undefined {
+    const { tokens } = this.#parts
     return claims !== undefined && tokens.needsRenewal(claims, nowMs) ? tokens.issue(identity, nowMs).token : undefined
   }
 

@@ -60,12 +60,12 @@ export class Connection implements AnswerTarget {
     return (this.#half && this.#waiting === undefined) || !this.#front.server.listening
   }
 
-  send (head: string, body: string | Buffer, last: boolean): void {
+  send (head: string, body: string | Buffer, encoding: 'latin1' | 'utf8', last: boolean): void {
     this.#exchange = undefined
     const socket = this.#socket
     if (socket.destroyed) return
-    // A head is ASCII, so one text is right for both; a body of bytes has a write of its own, in the same packet. Latin-1 is copied as it is, 0.4 µs less than UTF-8.
-    if (typeof body === 'string') socket.write(head + body, Buffer.byteLength(body) === body.length ? 'latin1' : 'utf8')
+    // A head is ASCII, so one text is right for both; a body of bytes has a write of its own, in the same packet.
+    if (typeof body === 'string') socket.write(head + body, encoding)
     else {
       socket.cork()
       socket.write(head)

@@ -1,10 +1,10 @@
-import { EventEmitter } from 'node:events'
 import { type OutgoingHttpHeaders, STATUS_CODES, validateHeaderName } from 'node:http'
 import type { Socket } from 'node:net'
+import { Listeners } from './listeners.ts'
 import type { RequestHead } from './request-head.ts'
 
 /** A request that is here in full; to Fastify it is what Node's `IncomingMessage` is. */
-export class PlainRequest extends EventEmitter {
+export class PlainRequest extends Listeners {
   readonly method: string
   readonly url: string
   readonly headers: Record<string, string>
@@ -55,8 +55,8 @@ export interface AnswerTarget {
   keepAliveLines: string
   /** The connection ends with this answer, whatever the answer says. */
   ending: () => boolean
-  /** Takes the whole answer; `last`: nothing comes after it. */
-  send: (head: string, body: string | Buffer, last: boolean) => void
+  /** Takes the whole answer; `encoding`: of a body that is text; `last`: nothing comes after it. */
+  send: (head: string, body: string | Buffer, encoding: 'latin1' | 'utf8', last: boolean) => void
   destroy: () => void
 }
 
@@ -64,15 +64,19 @@ type Value = OutgoingHttpHeaders[string]
 
 const CLOSE = 'Connection: close\r\n'
 const PRINTABLE = /^[\t\x20-\x7e]*$/
+/** Names of headers that were looked at before. There are few, but for what another region may pass on. */
+const validNames = new Set<string>()
+const MOST_NAMES = 64
 
 /** The answer to a plain request, sent whole; to Fastify it is what Node's `ServerResponse` is. */
-export class PlainAnswer extends EventEmitter {
+export class PlainAnswer extends Listeners {
   statusCode = 200
   writableEnded = false
   destroyed = false
   readonly #target: AnswerTarget
   #headers: OutgoingHttpHeaders | undefined
   #head = ''
+  #bytes: Value
   #last = false
 
   constructor (target: AnswerTarget) {
@@ -111,7 +115,8 @@ export class PlainAnswer extends EventEmitter {
     const own = this.#headers === undefined ? headers : { ...this.#headers, ...headers }
     let lines = ''
     for (const name in own) if (name !== 'connection') lines += headerLines(name, own[name])
-    const { connection } = own
+    const { connection, 'content-length': bytes } = own
+    this.#bytes = bytes
     this.#last = connection === 'close' || this.#target.ending()
     this.statusCode = statusCode
     this.#head = `HTTP/1.1 ${statusCode} ${STATUS_CODES[statusCode] ?? ''}\r\n${this.#target.fixedLines(own)}${lines}${dateLine()}${this.#last ? CLOSE : this.#target.keepAliveLines}\r\n`
@@ -122,7 +127,8 @@ export class PlainAnswer extends EventEmitter {
     if (this.writableEnded) return this
     if (!this.headersSent) this.writeHead(this.statusCode)
     this.writableEnded = true
-    this.#target.send(this.#head, body ?? '', this.#last)
+    // As many bytes as characters: ASCII, which Latin-1 copies as it is, 0.4 µs less than UTF-8. Fastify has counted them already.
+    this.#target.send(this.#head, body ?? '', Number(this.#bytes) === body?.length ? 'latin1' : 'utf8', this.#last)
     this.emit('finish')
     return this
   }
@@ -137,7 +143,10 @@ export class PlainAnswer extends EventEmitter {
 function headerLines (name: string, value: Value): string {
   if (value === undefined) return ''
   if (Array.isArray(value)) return value.map(each => headerLines(name, each)).join('')
-  validateHeaderName(name)
+  if (!validNames.has(name)) {
+    validateHeaderName(name)
+    if (validNames.size < MOST_NAMES) validNames.add(name)
+  }
   if (typeof value === 'string' && !PRINTABLE.test(value)) throw new TypeError(`the header ${name} has a character that no header has`)
   return `${name}: ${value}\r\n`
 }
