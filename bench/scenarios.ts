@@ -135,6 +135,18 @@ export async function buildWorld ({ redisProgram, sessions, fill: filled, wanted
     'take-over': { units: 1, requests: live.map(({ user }) => takeOver(user)) },
     concurrency: { units: 1, requests: live.map(({ user }) => ({ method: 'GET', path: `${API}/concurrency/${user}`, headers: accessToken(user) })) }
   }
+  /** The floor, with what a heartbeat has beside it added step by step: what the rest of the service costs is the difference. */
+  const steps: Record<string, Record<string, string>> = {
+    'floor, 2 workers': { WORKERS: '2' },
+    'floor, plain requests': { PLAIN: '1' },
+    'floor, plain requests and Redis': { PLAIN: '1', REDIS: steady.address },
+    'floor, Redis': { REDIS: steady.address },
+    'floor, plain requests and Redis, 2 workers': { PLAIN: '1', REDIS: steady.address, WORKERS: '2' }
+  }
+  for (const [name, env] of Object.entries(steps).filter(([name]) => wanted(name))) {
+    const { url, pids } = keep(await launch(node(here('floor.ts')), env))
+    scenarios.push({ name, url, pids, redis: steady, ...(lists.heartbeat ?? { requests: [], units: 1 }) })
+  }
   const builds: Array<{ root: string, suffix: string }> = [{ root: here('..'), suffix: '' }, ...(against === undefined ? [] : [{ root: against, suffix: ' (other)' }])]
   for (const { root, suffix } of builds) {
     for (const workers of [1, 2]) {
