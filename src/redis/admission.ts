@@ -20,7 +20,7 @@ interface Job { call: CreateCall, resolve: (reply: CreateReply) => void, reject:
 
 /** Each by itself, all in one write for each node. */
 async function createAll (client: RedisClient, calls: readonly CreateCall[]): Promise<Array<CreateReply | Error>> {
-  const results = await runBatch(client, calls.map(({ slot, numberOfKeys, keysAndArgs }) => ({ slot, add: commands => commands.createSession(numberOfKeys, ...keysAndArgs) })))
+  const results = await runBatch(client, calls.map(({ numberOfKeys, keysAndArgs }) => redis => redis.createSession(numberOfKeys, ...keysAndArgs)))
   return results.map(result => {
     if (!result.ok) return result.error
     return isCreateReply(result.value) ? result.value : new TypeError('create-session: unexpected reply')

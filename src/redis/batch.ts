@@ -1,87 +1,46 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { ClientContext, RedisCommander } from 'ioredis'
-import { isCluster } from './connect.ts'
+import { masters } from './connect.ts'
 import type { RedisClient } from './scripts.ts'
 
-/** One command of a batch. `slot` decides which node it goes to; `add` calls it on a pipeline, or on the client where it is alone. */
-export interface BatchItem {
-  slot: number
-  add: <Context extends ClientContext>(commands: RedisCommander<Context>) => unknown
-}
+/** Sends one command. */
+export type Call = (client: RedisClient) => unknown
 export type BatchResult = { ok: true, value: unknown } | { ok: false, error: Error }
 
 /**
- * Runs many independent commands together on each node, answers in order. Not atomic: each command stands alone.
- * An item that was sent to the wrong node is tried once more by itself, where the client follows redirections.
+ * Sends many independent commands, in one write to each node; answers in order. Not atomic: each command stands alone.
+ * Commands go to corked sockets, not into a pipeline of ioredis: that one costs twice as much a command (14 instead of 8 µs by 16, 31 instead of 16
+ * by 2), and each of them gets a hidden class of its own, in which V8 keeps it with all it sent and read until a major collection.
  */
-export async function runBatch (client: RedisClient, items: readonly BatchItem[]): Promise<BatchResult[]> {
-  const results = new Array<BatchResult>(items.length)
-  await Promise.all([...byNode(client, items).values()].map(async indexes => {
-    const own = indexes.flatMap(index => items[index] ?? [])
-    const replies = await runOnNode(client, own)
-    await Promise.all(own.map(async (item, at) => {
-      const reply = replies[at] ?? away()
-      results[indexes[at] ?? 0] = reply.ok || !redirected(reply.error) ? reply : await runAlone(client, item)
-    }))
-  }))
-  return results
+export async function runBatch (client: RedisClient, calls: readonly Call[]): Promise<BatchResult[]> {
+  // ioredis would write to a Redis that is still loading.
+  if (client.status !== 'ready') return calls.map(() => ({ ok: false, error: new Error('Connection is closed.') }))
+  const [first] = calls
+  if (calls.length === 1 && first !== undefined) return [await settled(client, first)]
+  const streams = masters(client).map(node => node.stream)
+  for (const stream of streams) stream?.cork()
+  // Each call writes before it first waits.
+  const replies = calls.map(async call => await settled(client, call))
+  for (const stream of streams) stream?.uncork()
+  return await Promise.all(replies)
 }
 
 /** Between the parts of work that nobody waits for. */
 export const PAUSE_MS = 10
 
 /** As `runBatch`, for work that nobody waits for: a part at a time, so that requests get their turn here and in Redis. */
-export async function runPaced (client: RedisClient, items: readonly BatchItem[], atOnce = 512): Promise<BatchResult[]> {
+export async function runPaced (client: RedisClient, calls: readonly Call[], atOnce = 512): Promise<BatchResult[]> {
   const results: BatchResult[] = []
-  for (let start = 0; start < items.length; start += atOnce) {
+  for (let start = 0; start < calls.length; start += atOnce) {
     if (start > 0) await sleep(PAUSE_MS)
-    results.push(...await runBatch(client, items.slice(start, start + atOnce)))
+    results.push(...await runBatch(client, calls.slice(start, start + atOnce)))
   }
   return results
 }
 
-const redirected = (error: Error) => /^(MOVED|ASK|TRYAGAIN|CLUSTERDOWN)\b|same slots allocation group/.test(error.message)
-
-function byNode (client: RedisClient, items: readonly BatchItem[]): Map<string, number[]> {
-  const groups = new Map<string, number[]>()
-  const cluster = isCluster(client) ? client : undefined
-  items.forEach((item, index) => {
-    const node = cluster?.slots[item.slot]?.join() ?? ''
-    const group = groups.get(node)
-    if (group === undefined) groups.set(node, [index])
-    else group.push(index)
-  })
-  return groups
-}
-
-/** Without a pipeline: ioredis makes one anew with every script that it knows, some 20 µs for a single command. */
-async function runAlone (client: RedisClient, item: BatchItem): Promise<BatchResult> {
-  if (client.status !== 'ready') return away()
+async function settled (client: RedisClient, call: Call): Promise<BatchResult> {
   try {
-    return { ok: true, value: await item.add(client) }
+    return { ok: true, value: await call(client) }
   } catch (error) {
-    return failed(error)
+    return { ok: false, error: error instanceof Error ? error : new Error(String(error)) }
   }
-}
-
-/** In one write. */
-async function runOnNode (client: RedisClient, items: readonly BatchItem[]): Promise<BatchResult[]> {
-  const [first] = items
-  if (items.length === 1 && first !== undefined) return [await runAlone(client, first)]
-  if (client.status !== 'ready') return items.map(away)
-  const pipeline = client.pipeline()
-  for (const item of items) item.add(pipeline)
-  try {
-    const replies = await pipeline.exec()
-    return (replies ?? []).map(([error, value]) => error === null ? { ok: true, value } : { ok: false, error })
-  } catch (error) {
-    return items.map(() => failed(error))
-  }
-}
-
-/** A pipeline bypasses the client's check of the connection and would wait for a Redis that is away; a command alone is not to fare otherwise. */
-const away = (): BatchResult => ({ ok: false, error: new Error('Connection is closed.') })
-
-function failed (error: unknown): BatchResult {
-  return { ok: false, error: error instanceof Error ? error : new Error(String(error)) }
 }

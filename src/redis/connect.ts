@@ -1,6 +1,7 @@
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
 import type { RedisTarget } from '../config/redis-target.ts'
 import { defineScripts, type RedisClient, type ScriptOptions } from './scripts.ts'
+import { keepCommandsYoung } from './young-commands.ts'
 
 export interface ConnectOptions {
   target: RedisTarget
@@ -31,6 +32,7 @@ function nodeOptions ({ target, commandTimeoutMs }: ConnectOptions) {
 
 /** A client for the target with every script defined; it is not connected yet. */
 export function createClient (options: ConnectOptions): RedisClient {
+  keepCommandsYoung()
   const { target } = options
   const node = nodeOptions(options)
   const client = target.kind === 'cluster'

@@ -1,4 +1,3 @@
-import type { ClientContext, RedisCommander } from 'ioredis'
 import { runBatch } from './batch.ts'
 import { isCluster } from './connect.ts'
 import { Gather } from './gather.ts'
@@ -8,12 +7,12 @@ export interface ManySlotsOptions<Item, Reply> {
   client: RedisClient
   slotOf: (item: Item) => number
   /** The one call for these items. */
-  add: <Context extends ClientContext>(commands: RedisCommander<Context>, items: readonly Item[]) => unknown
+  call: (client: RedisClient, items: readonly Item[]) => unknown
   /** Reads that call's reply, one for each item. */
   read: (reply: unknown, items: readonly Item[]) => Reply[]
 }
 
-interface Call<Item> { slot: number, items: Item[], indexes: number[] }
+interface Call<Item> { items: Item[], indexes: number[] }
 
 /** A call holds up the server for as long as it runs: 128 heartbeats are about 0.2 ms. */
 const MAX_PER_CALL = 128
@@ -41,9 +40,9 @@ export class ManySlots<Item, Reply> {
   }
 
   async #call (items: readonly Item[]): Promise<Array<Reply | Error>> {
-    const { client, slotOf, add, read } = this.#options
+    const { client, slotOf, call, read } = this.#options
     const calls = group(items, isCluster(client) ? slotOf : () => 0)
-    const results = await runBatch(client, calls.map(call => ({ slot: call.slot, add: commands => add(commands, call.items) })))
+    const results = await runBatch(client, calls.map(part => redis => call(redis, part.items)))
     if (calls.length === 1 && results[0]?.ok === true) return read(results[0].value, items)
     const replies = new Array<Reply | Error>(items.length)
     for (const [at, call] of calls.entries()) {
@@ -62,7 +61,7 @@ function group<Item> (items: readonly Item[], slotOf: (item: Item) => number): A
     const slot = slotOf(item)
     let call = open.get(slot)
     if (call === undefined || call.items.length >= MAX_PER_CALL) {
-      call = { slot, items: [], indexes: [] }
+      call = { items: [], indexes: [] }
       open.set(slot, call)
       calls.push(call)
     }

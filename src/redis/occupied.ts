@@ -15,7 +15,7 @@ export async function occupiedSlots (client: RedisClient, slots: readonly number
   if (isCluster(client)) return [...slots]
   const chunks: number[][] = []
   for (let start = 0; start < slots.length; start += AT_ONCE) chunks.push(slots.slice(start, start + AT_ONCE))
-  const counts = await runPaced(client, chunks.map(chunk => ({ slot: 0, add: commands => commands.exists(...chunk.map(keyOf)) })), COMMANDS_AT_ONCE)
+  const counts = await runPaced(client, chunks.map(chunk => redis => redis.exists(...chunk.map(keyOf))), COMMANDS_AT_ONCE)
   return chunks.filter((_, index) => {
     const count = counts[index]
     return count?.ok !== true || count.value !== 0

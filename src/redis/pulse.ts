@@ -79,10 +79,7 @@ export class Pulse {
   /** True for a group whose sweep is ours, undefined for one that did not answer. */
   async #take (groups: readonly number[], sweep: '0' | '1', maxGapMs = this.#maxGapMs): Promise<Array<boolean | undefined>> {
     const { client, clock, timeoutMs, sweepMs, ttlMs } = this.#options
-    const replies = await runBatch(client, groups.map(group => {
-      const slot = group * GROUP_SIZE
-      return { slot, add: commands => commands.pulse(keys.pulse(tagOfSlot(slot)), maxGapMs, timeoutMs, sweepMs, ttlMs, sweep) }
-    }))
+    const replies = await runBatch(client, groups.map(group => redis => redis.pulse(keys.pulse(tagOfSlot(group * GROUP_SIZE)), maxGapMs, timeoutMs, sweepMs, ttlMs, sweep)))
     return replies.map((reply, index) => {
       const state = this.#groups[groups[index] ?? -1]
       if (!reply.ok || !Array.isArray(reply.value) || state === undefined) return undefined

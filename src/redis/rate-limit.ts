@@ -20,7 +20,7 @@ export class UserRateLimit {
     this.#waits = new ManySlots({
       client,
       slotOf,
-      add: (commands, userIds) => commands.rateLimit(userIds.length, ...userIds.map(keys.rate), perMinute),
+      call: (redis, userIds) => redis.rateLimit(userIds.length, ...userIds.map(keys.rate), perMinute),
       read: (reply, userIds) => {
         const [nowMs, text]: unknown[] = Array.isArray(reply) ? reply : []
         clock.observe(Number(nowMs))

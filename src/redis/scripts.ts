@@ -1,9 +1,9 @@
+import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type { Cluster, Redis, Result } from 'ioredis'
 
 /**
- * The registry of Lua scripts: one file in `lua/` is one atomic operation is one ioredis command. ioredis sends EVALSHA and
- * falls back to EVAL by itself on a server that does not know the script (restart, failover, SCRIPT FLUSH).
+ * The registry of Lua scripts: one file in `lua/` is one atomic operation is one method of the client.
  * Most replies are flat arrays that begin with one of the codes below; each file's header says it.
  */
 export const SCRIPTS = {
@@ -74,10 +74,25 @@ export function readScript (name: ScriptName, options: ScriptOptions = { shebang
   return [options.shebang ? first : '', options.prelude ?? '', ...body].join('\n')
 }
 
-/** Defines every script on a client. */
+/**
+ * Gives a client a method for every script: EVALSHA, and EVAL on a server that does not know the script (a new one, a restart, a failover,
+ * SCRIPT FLUSH), which then has run nothing. ioredis' `defineCommand` does the same with a class for each script, whose commands outlive every
+ * collection but the major ones (see `young-commands.ts`).
+ */
 export function defineScripts (client: RedisClient, options?: ScriptOptions): void {
   for (const name of Object.keys(SCRIPTS).filter((key): key is ScriptName => key in SCRIPTS)) {
     const { numberOfKeys } = SCRIPTS[name]
-    client.defineCommand(name, { lua: readScript(name, options), ...(numberOfKeys === undefined ? {} : { numberOfKeys }) })
+    const text = readScript(name, options)
+    const sha = createHash('sha1').update(text).digest('hex')
+    Reflect.set(client, name, async (...args: Arg[]): Promise<unknown> => {
+      const [keys, ...rest] = numberOfKeys === undefined ? args : [numberOfKeys, ...args]
+      if (keys === undefined) throw new TypeError(`${name}: number of keys expected`)
+      try {
+        return await client.evalsha(sha, keys, ...rest)
+      } catch (error) {
+        if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error
+        return await client.eval(text, keys, ...rest)
+      }
+    })
   }
 }

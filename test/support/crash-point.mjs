@@ -17,7 +17,11 @@ process.on('SIGWINCH', () => {
 })
 const reach = name => { if (armed && name === point) process.kill(process.pid, 'SIGKILL') }
 
-const scripts = new Map(Object.keys(SCRIPTS).map(name => [createHash('sha1').update(readScript(name)).digest('hex'), name]))
+const scripts = new Map(Object.keys(SCRIPTS).flatMap(name => {
+  const text = readScript(name)
+  // EVAL of a script is the same point as EVALSHA.
+  return [[createHash('sha1').update(text).digest('hex'), name], [text, name]]
+}))
 const { sendCommand } = Redis.prototype
 Redis.prototype.sendCommand = function (command, ...rest) {
   const name = scripts.get(String(command.args[0])) ?? command.name

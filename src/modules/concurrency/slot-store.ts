@@ -92,10 +92,10 @@ export class SlotStore {
   /** Two steps for all users together: their sets, then their sessions' records, which lie in the user's own hash slot. */
   async #listAll (userIds: readonly string[]): Promise<Array<UserSlots | Error>> {
     const { client } = this.#options
-    const sets = await runBatch(client, userIds.map(userId => ({ slot: slotOf(userId), add: commands => commands.smembers(keys.concurrency(userId)) })))
+    const sets = await runBatch(client, userIds.map(userId => redis => redis.smembers(keys.concurrency(userId))))
     const members = sets.map(set => set.ok && Array.isArray(set.value) ? set.value.map(String) : [])
     const holders = [...members.keys()].filter(at => members[at]?.length !== 0)
-    const replies = await runBatch(client, holders.map(at => ({ slot: slotOf(userIds[at] ?? ''), add: commands => commands.mget((members[at] ?? []).map(keys.session)) })))
+    const replies = await runBatch(client, holders.map(at => redis => redis.mget((members[at] ?? []).map(keys.session))))
     const records = new Map(replies.map((reply, place) => [holders[place], reply]))
     return userIds.map((_, at) => slotsOf(sets[at], members[at] ?? [], records.get(at)))
   }

@@ -72,7 +72,7 @@ export class EventRelay {
     this.#removals = new ManySlots({
       client: options.client,
       slotOf: ({ slot }) => slot,
-      add: (commands, delivered) => commands.acknowledgeEvents(
+      call: (redis, delivered) => redis.acknowledgeEvents(
         delivered.length, ...delivered.map(({ slot }) => keys.outbox(tagOfSlot(slot))), ...delivered.flatMap(({ ids }) => [ids.length, ...ids])
       ),
       read: (_reply, delivered) => delivered.map(() => undefined)
@@ -109,9 +109,7 @@ export class EventRelay {
     const until = String(clock.nowMs() - LEFT_OVER_MS)
     for (let start = 0; start < waiting.length; start += SLOTS_AT_ONCE) {
       const chunk = waiting.slice(start, start + SLOTS_AT_ONCE)
-      const replies = await runBatch(client, chunk.map(({ slot }) => ({
-        slot, add: commands => commands.xrange(keys.outbox(tagOfSlot(slot)), '-', until, 'COUNT', LEFT_OVER_COUNT)
-      })))
+      const replies = await runBatch(client, chunk.map(({ slot }) => redis => redis.xrange(keys.outbox(tagOfSlot(slot)), '-', until, 'COUNT', LEFT_OVER_COUNT)))
       const entries = replies.flatMap((reply, index) => reply.ok ? readEntries(chunk[index]?.slot ?? 0, reply.value) : [])
       const shipped = Promise.allSettled(entries.filter(entry => !this.#inFlight.has(`${entry.slot}:${entry.entryId}`)).map(async entry => { await this.#ship(entry) }))
       // What takes longer stays in flight, so that no sweep ships it once more.

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type BatchItem, PAUSE_MS, runPaced } from '../../redis/batch.ts'
+import { type Call, PAUSE_MS, runPaced } from '../../redis/batch.ts'
 import { masters } from '../../redis/connect.ts'
 import { keys, SLOTS, tagOfSlot } from '../../redis/keys.ts'
 import { ManySlots } from '../../redis/many-slots.ts'
@@ -38,7 +38,7 @@ export class OutboxCapacity {
     this.#lengths = new ManySlots({
       client: options.client,
       slotOf: slot => slot,
-      add: (commands, slots) => commands.outboxLengths(slots.length, ...slots.map(outboxOf)),
+      call: (redis, slots) => redis.outboxLengths(slots.length, ...slots.map(outboxOf)),
       read: (reply, slots) => slots.map((_, index) => Array.isArray(reply) ? Number(reply[index]) : 0)
     })
   }
@@ -69,13 +69,13 @@ export class OutboxCapacity {
     const events = sum(holding.map(({ length }) => length))
     const weighed = holding.filter((_, index) => Math.floor(index * MAX_WEIGHED / holding.length) !== Math.floor((index - 1) * MAX_WEIGHED / holding.length))
     // A server that cannot tell (the in-process one) answers an error, and its outbox is not bounded.
-    const weights = await this.#numbers(weighed.map(({ slot }) => ({ slot, add: commands => commands.memory('USAGE', outboxOf(slot), 'SAMPLES', 0) })))
+    const weights = await this.#numbers(weighed.map(({ slot }) => redis => redis.memory('USAGE', outboxOf(slot), 'SAMPLES', 0)))
     const bytes = Math.round(sum(weights) / Math.max(1, sum(weighed.map(({ length }) => length))) * events)
     this.#level = { events, bytes }
     const capacity = maxBytes * masters(client).length * swept / SLOTS
     if (this.#level.bytes <= capacity) return
     const share = 1 - capacity / this.#level.bytes
-    const items: BatchItem[] = []
+    const calls: Call[] = []
     // Nearly one to begin with: being a byte past the capacity costs an event, else it would last for ever.
     let due = 0.999_999
     for (const { slot, length } of holding) {
@@ -83,15 +83,15 @@ export class OutboxCapacity {
       due += length * share
       const given = Math.min(Math.floor(due), length)
       due -= given
-      if (given > 0) items.push({ slot, add: commands => commands.trimOutbox(outboxOf(slot), keys.lost(tagOfSlot(slot)), given) })
+      if (given > 0) calls.push(redis => redis.trimOutbox(outboxOf(slot), keys.lost(tagOfSlot(slot)), given))
     }
-    for (const reply of await runPaced(client, items)) {
+    for (const reply of await runPaced(client, calls)) {
       if (reply.ok && Array.isArray(reply.value)) lost(Number(reply.value[0]))
     }
   }
 
-  async #numbers (items: readonly BatchItem[]): Promise<number[]> {
-    return (await runPaced(this.#options.client, items)).map(reply => reply.ok ? Number(reply.value) || 0 : 0)
+  async #numbers (calls: readonly Call[]): Promise<number[]> {
+    return (await runPaced(this.#options.client, calls)).map(reply => reply.ok ? Number(reply.value) || 0 : 0)
   }
 }
 

@@ -1,4 +1,4 @@
-import { type BatchItem, runBatch } from '../../redis/batch.ts'
+import { type Call, runBatch } from '../../redis/batch.ts'
 import type { RedisClock } from '../../redis/clock.ts'
 import { keys, slotOf, tagOfSlot } from '../../redis/keys.ts'
 import { ManySlots } from '../../redis/many-slots.ts'
@@ -44,7 +44,7 @@ export class Reaper {
     this.#due = new ManySlots({
       client,
       slotOf: slot => slot,
-      add: (commands, slots) => commands.dueSessions(slots.length, ...slots.map(slot => keys.due(tagOfSlot(slot))), clock.nowMs(), DUE_AT_ONCE),
+      call: (redis, slots) => redis.dueSessions(slots.length, ...slots.map(slot => keys.due(tagOfSlot(slot))), clock.nowMs(), DUE_AT_ONCE),
       read: (reply, slots) => {
         const bySlot = new Map<number, string[]>(slots.map(slot => [slot, []]))
         for (const id of Array.isArray(reply) ? reply.map(String) : []) bySlot.get(slotOf(id))?.push(id)
@@ -73,7 +73,7 @@ export class Reaper {
   async #candidates (slots: readonly number[]): Promise<Candidate[]> {
     const due = await this.#due.many(slots)
     const found = due.flatMap((ids, index) => ids instanceof Error ? [] : ids.map(sessionId => ({ sessionId, slot: slots[index] ?? 0 })))
-    const records = await this.#replies(found.map(({ sessionId, slot }) => ({ slot, add: commands => commands.get(keys.session(sessionId)) })))
+    const records = await this.#replies(found.map(({ sessionId }) => redis => redis.get(keys.session(sessionId))))
     return found.map((candidate, index) => {
       const record = records[index]
       return { ...candidate, session: typeof record === 'string' ? parseRecord(record) : undefined }
@@ -85,40 +85,37 @@ export class Reaper {
     const { client, clock, timeoutMs, ttlMs } = this.#options
     const now = clock.nowMs()
     const silent: Candidate[] = []
-    const items: BatchItem[] = []
+    const calls: Call[] = []
     for (const candidate of due) {
       const { session, slot } = candidate
       if (session === undefined || session.beatMs + timeoutMs <= now) {
         silent.push(candidate)
         continue
       }
-      items.push(
-        { slot, add: commands => commands.zadd(keys.due(tagOfSlot(slot)), 'XX', session.beatMs + timeoutMs, session.sessionId) },
-        { slot, add: commands => commands.pexpire(keys.session(session.sessionId), ttlMs) },
-        { slot, add: commands => commands.pexpire(keys.concurrency(session.userId), ttlMs) },
-        { slot, add: commands => commands.pexpire(keys.userSessions(session.userId), ttlMs) }
+      calls.push(
+        redis => redis.zadd(keys.due(tagOfSlot(slot)), 'XX', session.beatMs + timeoutMs, session.sessionId),
+        redis => redis.pexpire(keys.session(session.sessionId), ttlMs),
+        redis => redis.pexpire(keys.concurrency(session.userId), ttlMs),
+        redis => redis.pexpire(keys.userSessions(session.userId), ttlMs)
       )
     }
-    await runBatch(client, items)
+    await runBatch(client, calls)
     return silent
   }
 
   async #reap (silent: readonly Candidate[]): Promise<void> {
     const { pulse, timeoutMs, endedTtlMs, publish, expired } = this.#options
-    const items = await Promise.all(silent.map(async ({ sessionId, slot, session }): Promise<BatchItem> => {
+    const calls = await Promise.all(silent.map(async ({ sessionId, slot, session }): Promise<Call> => {
       const graceUntilMs = await pulse.graceUntilMs(slot)
       // Without a record nobody knows the user; the script then only forgets the due entry. The id is as good a name: same slot.
       const userId = session?.userId ?? sessionId
-      return {
-        slot,
-        add: commands => commands.reapSession(
-          keys.session(sessionId), keys.ended(sessionId), keys.concurrency(userId), keys.userSessions(userId), keys.due(tagOfSlot(slot)),
-          keys.outbox(tagOfSlot(slot)), sessionId, timeoutMs, graceUntilMs, endedTtlMs
-        )
-      }
+      return redis => redis.reapSession(
+        keys.session(sessionId), keys.ended(sessionId), keys.concurrency(userId), keys.userSessions(userId), keys.due(tagOfSlot(slot)),
+        keys.outbox(tagOfSlot(slot)), sessionId, timeoutMs, graceUntilMs, endedTtlMs
+      )
     }))
     const events: OutboxEntry[] = []
-    for (const reply of await this.#replies(items)) {
+    for (const reply of await this.#replies(calls)) {
       const [code, , entryId, text]: unknown[] = Array.isArray(reply) ? reply : []
       if (code !== ReapCodes.expired) continue
       const { ended: _, ...event } = terminalEntry(String(entryId), String(text))
@@ -140,7 +137,7 @@ export class Reaper {
   }
 
   /** Replies in order; undefined where Redis gave none: the next sweep looks again. */
-  async #replies (items: readonly BatchItem[]): Promise<unknown[]> {
-    return (await runBatch(this.#options.client, items)).map(reply => reply.ok ? reply.value : undefined)
+  async #replies (calls: readonly Call[]): Promise<unknown[]> {
+    return (await runBatch(this.#options.client, calls)).map(reply => reply.ok ? reply.value : undefined)
   }
 }

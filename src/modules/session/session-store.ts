@@ -61,13 +61,13 @@ export class SessionStore {
     this.#renewals = new ManySlots({
       client,
       slotOf: ({ sessionId }) => slotOf(sessionId),
-      add: (commands, beats) => commands.heartbeat(beats.length, ...beats.map(beat => keys.session(beat.sessionId)), heartbeatGapMs, beats.map(beat => formatBeatBlock(beat.position, beat.heardAt)).join('')),
+      call: (redis, beats) => redis.heartbeat(beats.length, ...beats.map(beat => keys.session(beat.sessionId)), heartbeatGapMs, beats.map(beat => formatBeatBlock(beat.position, beat.heardAt)).join('')),
       read: (reply, beats) => this.#readRenewals(reply, beats)
     })
     this.#beats = new ManySlots({
       client,
       slotOf,
-      add: (commands, sessionIds) => commands.lastBeats(sessionIds.length, ...sessionIds.map(keys.session)),
+      call: (redis, sessionIds) => redis.lastBeats(sessionIds.length, ...sessionIds.map(keys.session)),
       read: (reply, sessionIds) => sessionIds.map((_, at) => Number(String(reply).slice(at * LAYOUT.beatWidth, (at + 1) * LAYOUT.beatWidth)) || undefined)
     })
   }
