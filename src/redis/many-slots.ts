@@ -12,7 +12,8 @@ export interface ManySlotsOptions<Item, Reply> {
   read: (reply: unknown, items: readonly Item[]) => Reply[]
 }
 
-interface Call<Item> { items: Item[], indexes: number[] }
+/** Items that share a call, and where they stand among all. */
+interface Part<Item> { items: Item[], indexes: number[] }
 
 /** A call holds up the server for as long as it runs: 128 heartbeats are about 0.2 ms. */
 const MAX_PER_CALL = 128
@@ -41,32 +42,32 @@ export class ManySlots<Item, Reply> {
 
   async #call (items: readonly Item[]): Promise<Array<Reply | Error>> {
     const { client, slotOf, call, read } = this.#options
-    const calls = group(items, isCluster(client) ? slotOf : () => 0)
-    const results = await runBatch(client, calls.map(part => redis => call(redis, part.items)))
-    if (calls.length === 1 && results[0]?.ok === true) return read(results[0].value, items)
+    const parts = group(items, isCluster(client) ? slotOf : () => 0)
+    const results = await runBatch(client, parts.map(part => redis => call(redis, part.items)))
+    if (parts.length === 1 && results[0]?.ok === true) return read(results[0].value, items)
     const replies = new Array<Reply | Error>(items.length)
-    for (const [at, call] of calls.entries()) {
+    for (const [at, part] of parts.entries()) {
       const result = results[at] ?? { ok: false, error: new Error('no reply') }
-      const own = result.ok ? read(result.value, call.items) : []
-      call.indexes.forEach((index, place) => { replies[index] = result.ok ? own[place] as Reply : result.error })
+      const own = result.ok ? read(result.value, part.items) : []
+      part.indexes.forEach((index, place) => { replies[index] = result.ok ? own[place] as Reply : result.error })
     }
     return replies
   }
 }
 
-function group<Item> (items: readonly Item[], slotOf: (item: Item) => number): Array<Call<Item>> {
-  const calls: Array<Call<Item>> = []
-  const open = new Map<number, Call<Item>>()
+function group<Item> (items: readonly Item[], slotOf: (item: Item) => number): Array<Part<Item>> {
+  const parts: Array<Part<Item>> = []
+  const open = new Map<number, Part<Item>>()
   for (const [index, item] of items.entries()) {
     const slot = slotOf(item)
-    let call = open.get(slot)
-    if (call === undefined || call.items.length >= MAX_PER_CALL) {
-      call = { items: [], indexes: [] }
-      open.set(slot, call)
-      calls.push(call)
+    let part = open.get(slot)
+    if (part === undefined || part.items.length >= MAX_PER_CALL) {
+      part = { items: [], indexes: [] }
+      open.set(slot, part)
+      parts.push(part)
     }
-    call.items.push(item)
-    call.indexes.push(index)
+    part.items.push(item)
+    part.indexes.push(index)
   }
-  return calls
+  return parts
 }
