@@ -8,18 +8,27 @@ const MINUTE = 60_000
 const subject = (sessionId: string) => ({ sessionId, userId: 'u', profileId: 'p', contentId: 'c', deviceId: 'd' })
 
 /** A relay without a store: heartbeat events never touch it. */
-function relayOf (heartbeats: HeartbeatSampling, ready = true): { relay: EventRelay, sent: PlaybackEvent[], counted: { sent: number, dropped: number } } {
+function relayOf (heartbeats: HeartbeatSampling, { ready = true, lingerMs = 1 } = {}): { relay: EventRelay, sent: PlaybackEvent[], sizes: number[], counted: { sent: number, dropped: number } } {
   const sent: PlaybackEvent[] = []
+  const sizes: number[] = []
   const counted = { sent: 0, dropped: 0 }
   const relay = new EventRelay({
     heartbeats,
-    sink: { ready: () => ready, send: async events => { sent.push(...events) }, close: async () => {} },
+    sink: {
+      lingerMs,
+      ready: () => ready,
+      send: async events => {
+        sent.push(...events)
+        sizes.push(events.length)
+      },
+      close: async () => {}
+    },
     observer: { sent: (_type, count) => { counted.sent += count }, dropped: (_type, count) => { counted.dropped += count }, lost: () => {}, failed: () => {} },
     client: Object.create(null) as Options['client'],
     clock: Object.create(null) as Options['clock'],
     capacity: Object.create(null) as Options['capacity']
   })
-  return { relay, sent, counted }
+  return { relay, sent, sizes, counted }
 }
 const beat = (beatMs: number, previousBeatMs: number, position = 1) => [{ seq: 1, beatMs, previousBeatMs }, { position }] as const
 
@@ -30,6 +39,17 @@ t.test('all: the latest of each session, once per flush', async t => {
   t.match(sent, [{ event_type: 'playback.heartbeat', session_id: 'a', metadata: { position: 5 } }, { session_id: 'b', metadata: { position: 5 } }])
   t.equal(sent.length, 2)
   t.same(counted, { sent: 2, dropped: 0 })
+})
+
+t.test('a sink gets what came while it lingers in one piece', async t => {
+  for (const [lingerMs, expected] of [[1, [1, 1]], [60_000, [2]]] as const) {
+    const { relay, sizes } = relayOf('all', { lingerMs })
+    relay.heartbeat(subject('a'), ...beat(MINUTE, 0))
+    await new Promise(resolve => setTimeout(resolve, 50))
+    relay.heartbeat(subject('b'), ...beat(MINUTE, 0))
+    await relay.drain()
+    t.same(sizes, expected, `${lingerMs} ms`)
+  }
 })
 
 t.test('sampled: the first of each minute; off: none', async t => {
@@ -44,7 +64,7 @@ t.test('sampled: the first of each minute; off: none', async t => {
 })
 
 t.test('without a sink, and past the bound, each event is dropped and counted', async t => {
-  const away = relayOf('all', false)
+  const away = relayOf('all', { ready: false })
   for (let i = 0; i < 10; i++) away.relay.heartbeat(subject(`s${i}`), ...beat(1, 0))
   await away.relay.drain()
   t.same([away.sent.length, away.counted], [0, { sent: 0, dropped: 10 }])

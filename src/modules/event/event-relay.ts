@@ -42,11 +42,6 @@ const SLOTS_AT_ONCE = 512
 /** Lifecycle events on their way to the sink; beyond this they stay in the outbox for the sweep, so memory stays bounded. */
 const MAX_IN_FLIGHT = 50_000
 const MAX_HEARTBEATS = 50_000
-/**
- * So short that events die young: what two collections of the young find alive is moved, and waits for a major one. With 20 ms a third of all that was
- * moved under heartbeats were events. A sink that wants more of them in one piece waits for them itself.
- */
-const HEARTBEAT_FLUSH_MS = 1
 /** Removals are gathered for this long: nobody waits for them, and one call for many costs a fifth. */
 const ACKNOWLEDGE_MS = 10
 const DRAIN_MS = 5_000
@@ -97,7 +92,7 @@ export class EventRelay {
       return
     }
     this.#heartbeats.set(subject.sessionId, heartbeatEvent(subject, renewal, said))
-    this.#flushTimer ??= setTimeout(() => { this.#flushHeartbeats() }, HEARTBEAT_FLUSH_MS)
+    this.#flushTimer ??= setTimeout(() => { this.#flushHeartbeats() }, this.#options.sink.lingerMs)
   }
 
   /** Ships what other instances, or this one, have left in the outboxes of these slots. */

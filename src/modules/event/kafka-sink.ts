@@ -28,6 +28,8 @@ const STALLED_MS = 3_000
  * Concurrent or multi-partition sends lost 3 to 30 acknowledged records per fault, without an error.
  */
 export class KafkaSink implements EventSink {
+  /** A queue sends what it has as soon as its last request is acknowledged, so less here would be many small requests to each partition. */
+  readonly lingerMs = 20
   readonly #options: KafkaSinkOptions
   readonly #kafka: Kafka
   readonly #partitioner = Partitioners.DefaultPartitioner()
