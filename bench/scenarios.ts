@@ -52,7 +52,7 @@ const here = (path: string): string => fileURLToPath(new URL(path, import.meta.u
 /** Flags of Node for what is measured, as `BENCH_NODE_FLAGS=--cpu-prof`. */
 const FLAGS = (process.env.BENCH_NODE_FLAGS ?? '').split(' ').filter(flag => flag !== '')
 /** As the image starts it. */
-const OWN_FLAGS = ['--enable-source-maps', '--min-semi-space-size=16', '--max-semi-space-size=16', '--no-parallel-scavenge']
+const OWN_FLAGS = ['--enable-source-maps', '--min-semi-space-size=16', '--max-semi-space-size=16', '--no-parallel-scavenge', '--heap-growing-percent=50']
 const node = (program: string): string[] => [process.execPath, ...OWN_FLAGS, ...FLAGS, program]
 
 const start = (user: string, profile: string, more: object = {}): Request => ({

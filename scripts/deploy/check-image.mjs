@@ -18,7 +18,7 @@ const key = () => randomBytes(48).toString('base64')
 const inImage = path => join(rootfs, path)
 
 same(config.Entrypoint ?? [], [], 'the entry point of the base is left')
-same(config.Cmd, ['node', '--enable-source-maps', '--min-semi-space-size=16', '--max-semi-space-size=16', '--no-parallel-scavenge', 'dist/server.js'], 'the command, without a shell')
+same(config.Cmd, ['node', '--enable-source-maps', '--min-semi-space-size=16', '--max-semi-space-size=16', '--no-parallel-scavenge', '--heap-growing-percent=50', 'dist/server.js'], 'the command, without a shell')
 same(config.User, '10001:10001', 'the user, by number')
 same(Object.keys(config.ExposedPorts), ['8080/tcp'], 'the port')
 for (const name of ['title', 'description', 'licenses', 'version', 'revision', 'created', 'base.name']) check(config.Labels[`org.opencontainers.image.${name}`], `label ${name}`)
