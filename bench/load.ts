@@ -1,4 +1,5 @@
 import { execFile, spawnSync } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -112,28 +113,40 @@ function done (summary, latency)
 end
 `
 
-async function byWrk ({ url, requests, connections, seconds, rate }: LoadOptions): Promise<LoadResult> {
-  const folder = mkdtempSync(join(tmpdir(), 'viewing-wrk-'))
-  try {
-    const { host } = new URL(url)
-    const [script, list] = [join(folder, 'load.lua'), join(folder, 'requests')]
-    const own = rate === undefined ? undefined : Math.max(1, rate - WITNESSED)
-    const players = own === undefined ? connections : Math.max(connections, Math.min(MAX_PLAYERS, Math.ceil(own * PAUSE_MS / 1_000)))
-    writeFileSync(script, wrkScript(own === undefined ? 0 : players / own * 1_000))
-    writeFileSync(list, requests.map(request => raw(host, request)).map(text => `${Buffer.byteLength(text)}\n${text}`).join(''))
-    const [{ stdout }, seen] = await Promise.all([
-      promisify(execFile)('wrk', ['-t1', `-c${players}`, `-d${rate === undefined ? seconds : seconds + SETTLING_MS / 1_000}s`, '--timeout', '10s', '-s', script, url, '--', list]),
-      rate === undefined ? undefined : witness(url, requests, seconds)
-    ])
-    const { us, count: made, ...result }: Omit<LoadResult, 'perSecond'> & { us: number } = JSON.parse(/RESULT (.*)/.exec(stdout)?.[1] ?? '{}')
-    const count = made + (seen?.count ?? 0)
-    return { ...result, ...(seen === undefined ? {} : percentiles(seen.times)), count, perSecond: count / us * 1e6 }
-  } finally {
-    rmSync(folder, { recursive: true, force: true })
+let folder: string | undefined
+const lists = new WeakMap<readonly Request[], string>()
+
+/** A list is written once: its making, at each round, would be counted as work of the machine under load. */
+function listed (requests: readonly Request[]): string {
+  const known = lists.get(requests)
+  if (known !== undefined) return known
+  if (folder === undefined) {
+    const made = mkdtempSync(join(tmpdir(), 'viewing-wrk-'))
+    process.on('exit', () => { rmSync(made, { recursive: true, force: true }) })
+    folder = made
   }
+  const path = join(folder, randomUUID())
+  writeFileSync(path, requests.map(raw).map(text => `${Buffer.byteLength(text)}\n${text}`).join(''))
+  lists.set(requests, path)
+  return path
 }
 
-function raw (host: string, { method, path, headers, body = '' }: Request): string {
-  const lines = Object.entries({ host, ...headers, ...(body === '' ? {} : { 'content-length': String(Buffer.byteLength(body)) }) }).map(([name, value]) => `${name}: ${value}\r\n`)
+async function byWrk ({ url, requests, connections, seconds, rate }: LoadOptions): Promise<LoadResult> {
+  const list = listed(requests)
+  const own = rate === undefined ? undefined : Math.max(1, rate - WITNESSED)
+  const players = own === undefined ? connections : Math.max(connections, Math.min(MAX_PLAYERS, Math.ceil(own * PAUSE_MS / 1_000)))
+  const script = `${list}.lua`
+  writeFileSync(script, wrkScript(own === undefined ? 0 : players / own * 1_000))
+  const [{ stdout }, seen] = await Promise.all([
+    promisify(execFile)('wrk', ['-t1', `-c${players}`, `-d${rate === undefined ? seconds : seconds + SETTLING_MS / 1_000}s`, '--timeout', '10s', '-s', script, url, '--', list]),
+    rate === undefined ? undefined : witness(url, requests, seconds)
+  ])
+  const { us, count: made, ...result }: Omit<LoadResult, 'perSecond'> & { us: number } = JSON.parse(/RESULT (.*)/.exec(stdout)?.[1] ?? '{}')
+  const count = made + (seen?.count ?? 0)
+  return { ...result, ...(seen === undefined ? {} : percentiles(seen.times)), count, perSecond: count / us * 1e6 }
+}
+
+function raw ({ method, path, headers, body = '' }: Request): string {
+  const lines = Object.entries({ host: 'playback.example', ...headers, ...(body === '' ? {} : { 'content-length': String(Buffer.byteLength(body)) }) }).map(([name, value]) => `${name}: ${value}\r\n`)
   return `${method} ${path} HTTP/1.1\r\n${lines.join('')}\r\n${body}`
 }

@@ -25,6 +25,12 @@ export function cpuSeconds (pids: readonly number[]): number {
   }, 0)
 }
 
+/** CPU seconds that the whole machine has worked (`/proc/stat`, proc(5)). */
+export function machineSeconds (): number {
+  const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0, steal = 0] = readFileSync('/proc/stat', 'utf8').split('\n', 1)[0]?.trim().split(/\s+/).slice(1).map(Number) ?? []
+  return (user + nice + system + irq + softirq + steal) / USER_HERTZ
+}
+
 /** Resident memory of the largest of these processes, MiB; `peak`: the most it ever was. */
 export function residentMebibytes (pids: readonly number[], peak = false): number {
   return Math.max(...pids.map(pid => Number(new RegExp(`${peak ? 'VmHWM' : 'VmRSS'}:\\s+(\\d+)`).exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1_024))

@@ -11,6 +11,10 @@ export interface Row {
   /** The lowest `cpu` of all rounds by the floor's lowest. What else the machine does only adds. */
   lowest: number
   redis: number
+  /** CPU µs per heartbeat, token or request of all else on the machine: the generator, the stub of the upstream services, whoever else is there. */
+  others: number
+  /** Part of the machine's CPU time that nobody took, %. */
+  idle: number
   perSecond: number
   p50: number
   p95: number
@@ -21,10 +25,10 @@ export interface Row {
 export interface Curve { load: number, name: string, perSecond: number, p50: number, p95: number, p99: number, cpu: number }
 export interface Report { machine: Record<string, string>, rows: Row[], curves: Curve[] }
 
-const HEADS: Record<keyof Row, string> = { name: '', cpu: 'CPU µs', ofFloor: 'of floor', lowest: 'lowest', redis: 'Redis µs', perSecond: '1/s', p50: 'p50 ms', p95: 'p95 ms', p99: 'p99 ms', rss: 'RSS MiB', errors: 'errors' }
+const HEADS: Record<keyof Row, string> = { name: '', cpu: 'CPU µs', ofFloor: 'of floor', lowest: 'lowest', redis: 'Redis µs', others: 'others µs', idle: 'idle %', perSecond: '1/s', p50: 'p50 ms', p95: 'p95 ms', p99: 'p99 ms', rss: 'RSS MiB', errors: 'errors' }
 const COLUMNS = Object.keys(HEADS).filter((key): key is keyof Row => key in HEADS)
 
-const digits = (key: keyof Row, value: number | string): string => typeof value === 'string' ? value : value.toFixed(key === 'perSecond' || key === 'errors' || key === 'rss' ? 0 : 2)
+const digits = (key: keyof Row, value: number | string): string => typeof value === 'string' ? value : value.toFixed(key === 'perSecond' || key === 'errors' || key === 'rss' || key === 'idle' ? 0 : 2)
 
 export function machine (generator: string, redisVersion: string): Record<string, string> {
   return { processor: `${cpus().length} × ${cpus()[0]?.model ?? 'unknown'}`, system: `${process.platform} ${process.arch}`, node: process.version, redis: redisVersion, generator }
@@ -37,7 +41,7 @@ export function table ({ rows, curves, machine }: Report): string {
     line(COLUMNS.map(key => HEADS[key])),
     ...rows.map(row => line(COLUMNS.map(key => digits(key, row[key])))),
     ...(curves.length === 0 ? [] : ['', 'at a given rate']),
-    ...curves.map(({ name, load, perSecond, p50, p95, p99, cpu }) => line([`${name} at ${Math.round(load * 100)} %`, cpu.toFixed(2), '', '', perSecond.toFixed(0), p50.toFixed(2), p95.toFixed(2), p99.toFixed(2)]))
+    ...curves.map(({ name, load, perSecond, p50, p95, p99, cpu }) => line([`${name} at ${Math.round(load * 100)} %`, cpu.toFixed(2), '', '', '', '', '', perSecond.toFixed(0), p50.toFixed(2), p95.toFixed(2), p99.toFixed(2)]))
   ].join('\n')
 }
 

@@ -1,12 +1,12 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { requireRedis } from '../test/support/requirements.ts'
 import { bestGenerator, load, wrkVersion } from './load.ts'
-import { cpuSeconds, residentMebibytes } from './processes.ts'
+import { cpuSeconds, machineSeconds, residentMebibytes } from './processes.ts'
 import { type Baseline, type Curve, html, machine, regressions, type Report, type Row, table, withRows } from './report.ts'
 import { buildWorld, type Scenario } from './scenarios.ts'
 
@@ -40,18 +40,22 @@ const generator = values.generator === 'wrk' ? 'wrk' : 'autocannon'
 const [roundCount, seconds, connections] = [Number(values.rounds), Number(values.seconds), Number(values.connections)]
 const only = new RegExp(values.only)
 
-interface Round { cpu: number, redis: number, perSecond: number, p50: number, p95: number, p99: number, errors: number }
+interface Round { cpu: number, redis: number, others: number, perSecond: number, p50: number, p95: number, p99: number, errors: number }
 const median = (numbers: number[]): number => numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? NaN
 
 async function measure ({ url, pids, redis, requests, units, prepare }: Scenario, seconds: number, rate?: number): Promise<Round> {
   await prepare?.()
   const processes = pids()
-  const [before, redisBefore] = [cpuSeconds(processes), cpuSeconds([redis.pid()])]
+  const used = (): { service: number, ofRedis: number, all: number } => ({ service: cpuSeconds(processes), ofRedis: cpuSeconds([redis.pid()]), all: machineSeconds() })
+  const before = used()
   // autocannon, where it has a rate to keep, takes a time for each request and connection before it begins.
   const some = rate === undefined || generator === 'wrk' ? requests : requests.slice(0, 2_000)
   const result = await load(generator, { url, requests: some, connections, seconds, ...(rate === undefined ? {} : { rate }) })
+  const after = used()
   const done = result.count * units
-  return { ...result, cpu: (cpuSeconds(processes) - before) / done * 1e6, redis: (cpuSeconds([redis.pid()]) - redisBefore) / done * 1e6, perSecond: result.perSecond * units }
+  const each = (from: number, to: number): number => (to - from) / done * 1e6
+  const [cpu, ofRedis, all] = [each(before.service, after.service), each(before.ofRedis, after.ofRedis), each(before.all, after.all)]
+  return { ...result, cpu, redis: ofRedis, others: all - cpu - ofRedis, perSecond: result.perSecond * units }
 }
 
 /** The peer for the ceiling, built where Go is. */
@@ -79,6 +83,8 @@ async function measureAll (count: number): Promise<Row[]> {
       ofFloor: median(own.map(({ cpu }, at) => cpu / (floors[at]?.cpu ?? NaN))),
       lowest: Math.min(...own.map(({ cpu }) => cpu)) / Math.min(...floors.map(({ cpu }) => cpu)),
       redis: pick('redis'),
+      others: pick('others'),
+      idle: Math.max(0, 100 - median(own.map(({ cpu, redis, others, perSecond }) => (cpu + redis + others) * perSecond)) / cpus().length / 1e4),
       perSecond: pick('perSecond'),
       p50: pick('p50'),
       p95: pick('p95'),

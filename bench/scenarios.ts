@@ -139,6 +139,7 @@ export async function buildWorld ({ redisProgram, sessions, fill: filled, wanted
   const steps: Record<string, Record<string, string>> = {
     'floor, 2 workers': { WORKERS: '2' },
     'floor, plain requests': { PLAIN: '1' },
+    'floor, plain requests, 2 workers': { PLAIN: '1', WORKERS: '2' },
     'floor, plain requests and Redis': { PLAIN: '1', REDIS: steady.address },
     'floor, Redis': { REDIS: steady.address },
     'floor, plain requests and Redis, 2 workers': { PLAIN: '1', REDIS: steady.address, WORKERS: '2' }
