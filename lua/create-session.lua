@@ -45,11 +45,13 @@ if ended then return { 3, now, active, ended } end
 
 -- Sort the declared members that hold a slot: gone (nothing left to end), silent, named for take-over, live.
 local gone, leaving, live = {}, {}, {}
+local sessions = {}
+for i = 7, #KEYS, 2 do sessions[#sessions + 1] = KEYS[i] end
+local records = #sessions > 0 and redis.call('MGET', unpack(sessions)) or {}
 for i = 14, #ARGV do
   local at = i - 14
-  local member = { id = ARGV[i], session = KEYS[7 + 2 * at], ended = KEYS[8 + 2 * at] }
+  local member = { id = ARGV[i], session = KEYS[7 + 2 * at], ended = KEYS[8 + 2 * at], record = records[at + 1] }
   if redis.call('SISMEMBER', user.slots, member.id) == 1 then
-    member.record = redis.call('GET', member.session)
     if not member.record then
       gone[#gone + 1] = member
     elseif now >= tonumber(ARGV[8]) and beat_of(member.record) + timeout <= now then
@@ -76,10 +78,10 @@ if missing > 0 then
     for _, member in ipairs(live) do refused[#refused + 1] = member.record end
     return refused
   end
+  for _, member in ipairs(live) do member.started = started_of(member.record) end
   table.sort(live, function(a, b)
-    local first, second = started_of(a.record), started_of(b.record)
-    if first == second then return a.id < b.id end
-    return first < second
+    if a.started == b.started then return a.id < b.id end
+    return a.started < b.started
   end)
   for i = 1, missing do
     live[i].reason = 'superseded'

@@ -5,7 +5,10 @@ local function seq_of(record) return tonumber(string.sub(record, 26, 35)) end
 local function beat_of(record) return tonumber(string.sub(record, 44, 56)) end
 local function position_of(record) return string.sub(record, 69, 79) end
 local function heard_at_of(record) return string.sub(record, 99, 122) end
-local function started_of(record) return string.match(record, '"started_at":"([^"]+)"') end
+local function started_of(record)
+  local _, before = string.find(record, '"started_at":"', 124, true)
+  return string.sub(record, before + 1, before + 24)
+end
 
 -- The record with a new head, marked as set by no heartbeat. `position` is padded to its width already; '' keeps the old one.
 local function with_head(record, status, seq, beat, position, heard_at)

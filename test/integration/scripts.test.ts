@@ -101,7 +101,7 @@ t.test('scripts on a cluster-enabled server, with undeclared keys refused', { sk
       held.push((await create('probe')).id)
       await new Promise(resolve => setTimeout(resolve, 2))
     }
-    const { reply, id } = await create('decide', { declared: held, onLimit: 'supersede_oldest' })
+    const { reply, id } = await create('decide', { declared: held.toReversed(), onLimit: 'supersede_oldest' })
     t.equal(reply[0], 1)
     const ended = parseEnded(String(reply[5]))
     t.equal(ended.session.sessionId, held[0])
