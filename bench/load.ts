@@ -36,10 +36,19 @@ export async function load (generator: GeneratorName, options: LoadOptions): Pro
   return generator === 'wrk' ? await byWrk(options) : await byAutocannon(options)
 }
 
-async function byAutocannon ({ url, requests, connections, seconds, rate }: LoadOptions): Promise<LoadResult> {
+/** More than autocannon sends. */
+const MOST_PER_SECOND = 10_000
+
+async function byAutocannon ({ url, requests: all, connections, seconds, rate }: LoadOptions): Promise<LoadResult> {
+  // It makes each of them before it begins.
+  const requests = all.slice(0, seconds * MOST_PER_SECOND)
   const times: number[] = []
   const result = await new Promise<autocannon.Result>((resolve, reject) => {
-    const instance = autocannon({ url, connections, duration: seconds, requests: [...requests], ...(rate === undefined ? {} : { overallRate: rate }) }, (error, value) => {
+    // Each connection goes through a list from its beginning: with one for all of them a session's heartbeats would come at once, which is too soon.
+    const shares = Array.from({ length: connections }, (_, share) => requests.length < connections ? [...requests] : requests.filter((_, at) => at % connections === share))
+    let clients = 0
+    const setupClient = (client: autocannon.Client): void => { client.setRequests(shares[clients++ % connections] ?? []) }
+    const instance = autocannon({ url, connections, duration: seconds, requests: shares[0] ?? [], setupClient, ...(rate === undefined ? {} : { overallRate: rate }) }, (error, value) => {
       if (error === null || error === undefined) resolve(value)
       else reject(error)
     })
