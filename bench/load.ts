@@ -41,7 +41,7 @@ const MOST_PER_SECOND = 10_000
 
 async function byAutocannon ({ url, requests: all, connections, seconds, rate }: LoadOptions): Promise<LoadResult> {
   // It makes each of them before it begins.
-  const requests = all.slice(0, seconds * MOST_PER_SECOND)
+  const requests = all.slice(0, seconds * (rate ?? MOST_PER_SECOND))
   const times: number[] = []
   const result = await new Promise<autocannon.Result>((resolve, reject) => {
     // Each connection goes through a list from its beginning: with one for all of them a session's heartbeats would come at once, which is too soon.

@@ -48,9 +48,7 @@ async function measure ({ url, pids, redis, requests, units, prepare }: Scenario
   const processes = pids()
   const used = (): { service: number, ofRedis: number, all: number } => ({ service: cpuSeconds(processes), ofRedis: cpuSeconds([redis.pid()]), all: machineSeconds() })
   const before = used()
-  // autocannon, where it has a rate to keep, takes a time for each request and connection before it begins.
-  const some = rate === undefined || generator === 'wrk' ? requests : requests.slice(0, 2_000)
-  const result = await load(generator, { url, requests: some, connections, seconds, ...(rate === undefined ? {} : { rate }) })
+  const result = await load(generator, { url, requests, connections, seconds, ...(rate === undefined ? {} : { rate }) })
   const after = used()
   const done = result.count * units
   const each = (from: number, to: number): number => (to - from) / done * 1e6
